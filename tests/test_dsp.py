@@ -1,0 +1,110 @@
+"""Kernels for Arm's DSP extension: the C twin of their assembly on the host, exact on any shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shared_models
+from graphs import convolution, dense_chain, random_inputs
+from host_c import HostModels
+
+from tinygen import importers, passes, plan, reference
+from tinygen.graph import Graph
+from tinygen.ops import conv2d
+from tinygen.ops.common import DSP, Pads, paired_weights
+
+PIXEL = conv2d.Attrs(padding="VALID")
+
+
+WINDOWS = (
+    ((5, 6, 3), (4, 3, 3), conv2d.Attrs()),
+    ((5, 6, 1), (2, 3, 3), conv2d.Attrs(stride=(2, 2))),
+    ((9, 8, 4), (6, 3, 2), conv2d.Attrs(padding="VALID", stride=(2, 1))),
+    ((9, 11, 2), (4, 3, 2), conv2d.Attrs(dilation=(2, 3))),
+    ((9, 11, 2), (4, 3, 2), conv2d.Attrs(padding="VALID", dilation=(2, 3))),
+    ((4, 3, 5), (2, 7, 5), conv2d.Attrs()),
+    ((1, 30, 8), (4, 1, 5), conv2d.Attrs(padding="EXPLICIT", pads=Pads(0, 0, 4, 0))),
+    ((6, 6, 3), (2, 1, 1), conv2d.Attrs(padding="VALID", stride=(2, 2))),
+    ((2, 2, 3), (2, 3, 3), conv2d.Attrs(padding="EXPLICIT", pads=Pads(5, 5, 5, 5))),
+)
+"""Windows that pad, stride, dilate, and lie outside the image as a whole."""
+
+
+def variants(graph: Graph) -> list[str]:
+    return [step.variant for step in plan.make(graph, DSP).steps]
+
+
+def networks() -> dict[str, Graph]:
+    """Dense layers and 1x1 convolutions over all remainders of pixels and channels."""
+    made = {}
+    for channels in range(1, 10):
+        made[f"dense{channels}"] = dense_chain(4 * channels, channels, seed=channels)
+        for width in (1, 2, 3, 4, 7, 9):
+            image, filters = (1, width, 8), (channels, 1, 1)
+            name = f"pixels{width}x{channels}"
+            made[name] = convolution(image, filters, PIXEL, seed=10 * channels + width)
+    for i, (image, filters, attrs) in enumerate(WINDOWS):
+        made[f"window{i}"] = convolution(image, filters, attrs, seed=i)
+    return made
+
+
+def test_all_remainders(tmp_path: Path) -> None:
+    graphs = networks()
+    used = [variant for graph in graphs.values() for variant in variants(graph)]
+    assert used.count("dsp") > 40
+    with HostModels(graphs, tmp_path, features=DSP) as host:
+        for name, graph in graphs.items():
+            given = [random_inputs(graph, seed) for seed in range(3)]
+            shape = graph.at(graph.inputs[0]).shape
+            given += [[np.full(shape, v, dtype=np.int8)] for v in (-128, 127)]
+            for inputs in given:
+                want = reference.run(graph, inputs)[0]
+                assert np.array_equal(host.run(name, inputs)[0][0], want), name
+
+
+def test_pairs_hold_the_weights() -> None:
+    random = np.random.default_rng(0)
+    weights = random.integers(-127, 128, (5, 12)).astype(np.int8)
+    words = paired_weights(weights)
+    assert words is not None
+    halves = words.view(np.int16).reshape(5, 6).astype(int)
+    low = halves.astype(np.int8).astype(int)
+    assert np.array_equal(low, weights[:, 1::2])
+    assert np.array_equal((halves - low) // 256, weights[:, 0::2])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 6])
+def test_depths_that_are_no_multiple_of_four_stay_portable(depth: int) -> None:
+    assert variants(dense_chain(depth, 4)) == ["portable"]
+
+
+def test_pairs_that_do_not_fit_stay_portable() -> None:
+    graph = dense_chain(8, 4)
+    weights = np.zeros((4, 8), dtype=np.int8)
+    weights[2, 4:6] = (-128, -1)  # 256 * -128 - 1 is no 16-bit number
+    assert variants(graph.with_tensor(1, data=weights)) == ["portable"]
+    weights[2, 4:6] = (-128, 0)
+    assert variants(graph.with_tensor(1, data=weights)) == ["dsp"]
+
+
+def test_sums_that_could_overflow_stay_portable() -> None:
+    graph = dense_chain(2048, 4)
+    weights = np.full((4, 2048), 127, dtype=np.int8)
+    assert variants(graph.with_tensor(1, data=weights)) == ["portable"]
+    weights[:, 8:] = 0
+    assert variants(graph.with_tensor(1, data=weights)) == ["dsp"]
+
+
+@shared_models.needed
+def test_whole_models(tmp_path: Path) -> None:
+    graphs = {
+        m: replace(passes.run(importers.load(shared_models.path(m))), name=m)
+        for m in shared_models.SUPPORTED
+    }
+    with HostModels(graphs, tmp_path, features=DSP) as host:
+        for model in graphs:
+            for golden in shared_models.goldens(model):
+                assert np.array_equal(host.run(model, [golden.input])[0][0], golden.output), model

@@ -1,0 +1,65 @@
+"""The arena planner: nothing overlaps, and easy cases are packed as tightly as can be."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinygen import plan
+from tinygen.plan import Buffer
+
+BUFFERS = st.lists(
+    st.tuples(st.integers(1, 1000), st.integers(0, 12), st.integers(0, 4)), min_size=1, max_size=14
+).map(
+    lambda rows: [
+        Buffer((i,), -(-size // 4) * 4, first, first + length)
+        for i, (size, first, length) in enumerate(rows)
+    ]
+)
+
+
+def overlapping(placed: tuple[Buffer, ...]) -> bool:
+    return any(
+        a.meets(b) and a.offset < b.end and b.offset < a.end
+        for i, a in enumerate(placed)
+        for b in placed[i + 1 :]
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(BUFFERS)
+def test_placement_is_sound(buffers: list[Buffer]) -> None:
+    placed = plan.place(buffers, rounds=200)
+    assert sorted(b.tensors for b in placed) == sorted(b.tensors for b in buffers)
+    assert not overlapping(placed)
+    assert all(b.offset % plan.ALIGNMENT == 0 for b in placed)
+    assert max(b.end for b in placed) >= plan.lower_bound(buffers)
+
+
+def test_overlap_check_can_fail() -> None:
+    assert overlapping((Buffer((0,), 8, 0, 2, 0), Buffer((1,), 8, 2, 3, 4)))
+
+
+def test_chain_reaches_the_bound() -> None:
+    sizes = [64, 640, 128, 512, 256, 64, 640]
+    chain = [Buffer((i,), size, i, i + 1) for i, size in enumerate(sizes)]
+    placed = plan.place(chain)
+    assert max(b.end for b in placed) == plan.lower_bound(chain)
+
+
+def test_residual_reaches_the_bound() -> None:
+    buffers = [
+        Buffer((0,), 100, 0, 1),
+        Buffer((1,), 400, 1, 4),
+        Buffer((2,), 300, 2, 3),
+        Buffer((3,), 400, 3, 4),
+        Buffer((4,), 200, 4, 5),
+    ]
+    placed = plan.place(buffers)
+    assert max(b.end for b in placed) == plan.lower_bound(buffers)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_buffers(count: int) -> None:
+    assert len(plan.place([Buffer((0,), 4, 0, 0)] * count)) == count

@@ -1,0 +1,5 @@
+"""``python -m tinygen``."""
+
+from tinygen.cli import main
+
+main()

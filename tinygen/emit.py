@@ -1,0 +1,384 @@
+"""From a plan to C sources, through Jinja2.
+
+Templates substitute, loop and test booleans; everything they print is prepared here.  Names and
+strings from a model never reach C unless they pass :func:`c_identifier` or :func:`comment_text`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from tinygen import __version__, resources
+from tinygen.errors import InputError
+from tinygen.graph import Array, Graph, Tensor
+from tinygen.numerics import LIMITS
+from tinygen.ops.base import Const, Input, Kernel, Output, Scratch
+from tinygen.plan import Plan, Step
+
+C_TYPES = {
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "int64": "int64_t",
+    "uint8": "uint8_t",
+    "uint32": "uint32_t",
+    "bool": "uint8_t",
+    "float32": "float",
+}
+RUNTIME_TYPES = {
+    "int8": "TINYGEN_INT8",
+    "int16": "TINYGEN_INT16",
+    "int32": "TINYGEN_INT32",
+    "float32": "TINYGEN_FLOAT32",
+    "uint8": "TINYGEN_UINT8",
+}
+RUNTIME_VERSION = 1
+LINE = 100
+
+# Words that C99 or C++20 reserve and a lower-case identifier could be, headers of C libraries and
+# Arduino cores (a model's header must not be taken for one of them), names we use ourselves.
+_RESERVED = frozenset(
+    re.findall(
+        r"\w+",
+        """alignas alignof and asm auto bool break case catch char class compl concept const
+        constexpr continue default delete do double else enum explicit export extern false float
+        for friend goto if inline int long main mutable namespace new noexcept not nullptr operator
+        or private protected public register requires restrict return short signed sizeof static
+        struct switch template this throw true try typedef typename union unsigned using virtual
+        void volatile while xor
+        assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign
+        stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath
+        threads time uchar wchar wctype
+        alloca dirent fcntl libgen malloc memory newlib poll pthread reent regex sched search select
+        semaphore termios unistd utime wait
+        arduino binary cbuf itoa pgmspace print server client stream wiring
+        tinygen tflm""",
+    )
+)
+
+
+def c_identifier(text: str) -> str:
+    """A lower-case C and C++ identifier made from ``text``; "model" when nothing remains.
+
+    The result starts with a letter, is at most 40 characters long and no reserved word.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    if not name:
+        return "model"
+    if name[0].isdigit() or name in _RESERVED:
+        name = f"model_{name}"
+    return name[:40].rstrip("_")
+
+
+def comment_text(text: str, width: int = 48) -> str:
+    """``text`` fit for a C comment: letters, digits and ``._:/-`` alone, never ``*/`` or ``//``."""
+    clean = re.sub(r"/+", "/", re.sub(r"[^A-Za-z0-9._:/-]", "_", text))
+    return clean if len(clean) <= width else "..." + clean[3 - width :]
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The one Jinja environment; it keeps the templates that it has compiled."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.folder("templates")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An input or output as the templates see it."""
+
+    macro: str  # KWS_INPUT0
+    name: str
+    tensor: Tensor
+    offset: int
+
+    @property
+    def ctype(self) -> str:
+        return C_TYPES[self.tensor.dtype]
+
+    @property
+    def runtime_type(self) -> str:
+        return RUNTIME_TYPES[self.tensor.dtype]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape or (1,)
+
+    @property
+    def scale(self) -> str:
+        quant = self.tensor.quant
+        return c_float(quant.scale[0]) if quant and quant.per_tensor else "0.0f"
+
+    @property
+    def zero_point(self) -> int:
+        quant = self.tensor.quant
+        return quant.zero_point[0] if quant and quant.per_tensor else 0
+
+    @property
+    def quantized(self) -> bool:
+        return self.tensor.dtype in ("int8", "int16", "uint8") and self.scale != "0.0f"
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        return LIMITS[self.tensor.dtype]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the layer table in the header comment."""
+
+    index: int
+    name: str
+    op: str
+    shapes: str
+    kernel: str
+    encoding: str
+    weights: int
+    macs: int
+
+
+def c_float(value: float) -> str:
+    """A float32 literal that reads back as exactly ``value``."""
+    text = str(np.format_float_scientific(np.float32(value), unique=True, trim="0"))
+    return f"{text}f"
+
+
+def sources(plan: Plan, name: str) -> dict[str, str]:
+    """The generated library: ``{relative path: text}`` for the model called ``name`` in C.
+
+    The same plan and name give the same text on any machine.
+    """
+    env = environment()
+    functions = _Functions(env)
+    constants = _Constants()
+    calls = []
+    for i, step in enumerate(plan.steps):
+        function = functions.name_of(step.kernel)
+        calls.append(
+            {
+                "call": _wrap_call(function, _arguments(plan, name, i, step, constants)),
+                "index": i,
+                "comment": f"{step.node.op} {comment_text(_layer_name(plan.graph, step))}",
+                "output": f"{name}_arena.bytes + {plan.offsets[step.node.outputs[0]]}",
+                "bytes": plan.graph.output(step.node).bytes,
+            }
+        )
+    context: dict[str, Any] = {
+        "name": name,
+        "macro": name.upper(),
+        "version": __version__,
+        "runtime_version": RUNTIME_VERSION,
+        "source": comment_text(plan.graph.source),
+        "sha256": plan.graph.sha256,
+        "inputs": edges(plan, name, "INPUT", plan.graph.inputs),
+        "outputs": edges(plan, name, "OUTPUT", plan.graph.outputs),
+        "arena_bytes": plan.arena_bytes,
+        "weight_bytes": constants.bytes,
+        "macs": plan.macs,
+        "rows": _rows(plan, functions),
+        "memory": memory_map(plan),
+        "helpers": functions.helper_texts(),
+        "kernels": functions.texts(),
+        "constants": constants.texts(),
+        "calls": calls,
+    }
+    return {
+        f"src/{name}.h": env.get_template("model/model.h.j2").render(context),
+        f"src/{name}.c": env.get_template("model/model.c.j2").render(context),
+        f"src/{name}_weights.h": env.get_template("model/weights.h.j2").render(context),
+    }
+
+
+def edges(plan: Plan, name: str, kind: str, tensors: Iterable[int]) -> list[Edge]:
+    """Inputs or outputs for the header, after checking that their types can be described."""
+    result = []
+    for i, index in enumerate(tensors):
+        tensor = plan.graph.at(index)
+        if tensor.dtype not in RUNTIME_TYPES:
+            raise InputError(
+                f"{plan.graph.source}: {kind.lower()} {i} has element type {tensor.dtype}"
+            )
+        macro = f"{name.upper()}_{kind}{i}"
+        result.append(Edge(macro, comment_text(tensor.name), tensor, plan.offsets[index]))
+    return result
+
+
+class _Functions:
+    """Kernel functions and helpers of one model, each body once."""
+
+    def __init__(self, env: jinja2.Environment) -> None:
+        self._env = env
+        self._names: dict[str, str] = {}  # body with a neutral name -> C name
+        self._texts: dict[str, str] = {}  # C name -> text
+        self._helpers: set[str] = set()
+
+    def name_of(self, kernel: Kernel) -> str:
+        """The C function for ``kernel``, rendering it if no equal one is there yet."""
+        template = self._env.get_template(f"kernels/{kernel.template}")
+        self._helpers.update(kernel.helpers)
+        body = template.render({**kernel.params, "name": "kernel_"})
+        if body not in self._names:
+            name, suffix = kernel.name, 2
+            while name in self._texts:
+                name, suffix = f"{kernel.name}_v{suffix}", suffix + 1
+            self._names[body] = name
+            self._texts[name] = _tidy(template.render({**kernel.params, "name": name}))
+        return self._names[body]
+
+    def texts(self) -> list[str]:
+        return list(self._texts.values())
+
+    def helper_texts(self) -> list[str]:
+        return [
+            _tidy(self._env.get_template(f"kernels/helpers/{helper}.c.j2").render())
+            for helper in sorted(self._helpers)
+        ]
+
+
+class _Constants:
+    """Constant arrays of one model, equal ones stored once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}  # digest -> C name
+        self._arrays: dict[str, Const] = {}
+
+    def name_of(self, const: Const, layer: int) -> str:
+        digest = hashlib.sha256(const.data.tobytes()).hexdigest() + str(const.data.dtype)
+        if digest not in self._names:
+            name, suffix = f"layer{layer}_{const.role}", 2
+            while name in self._arrays:
+                name, suffix = f"layer{layer}_{const.role}{suffix}", suffix + 1
+            self._names[digest] = name
+            self._arrays[name] = const
+        return self._names[digest]
+
+    @property
+    def bytes(self) -> int:
+        return sum(const.data.nbytes for const in self._arrays.values())
+
+    def texts(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": name,
+                "ctype": C_TYPES[str(const.data.dtype)],
+                "size": const.data.size,
+                "values": c_values(const.data),
+            }
+            for name, const in self._arrays.items()
+        ]
+
+
+def c_values(data: Array) -> str:
+    """Numbers of a one-dimensional array as the lines of a C initialiser."""
+    words = [c_float(v) if data.dtype == np.float32 else str(int(v)) for v in data]
+    # The most negative int32 is no literal in C.
+    words = [w if w != "-2147483648" else "(-2147483647 - 1)" for w in words]
+    lines, line = [], " "
+    for word in words:
+        if len(line) + len(word) + 2 > LINE:
+            lines.append(line)
+            line = " "
+        line += f" {word},"
+    return "\n".join([*lines, line])
+
+
+def _arguments(
+    plan: Plan, name: str, index: int, step: Step, constants: _Constants
+) -> Sequence[str]:
+    def address(tensor: int) -> str:
+        kind = C_TYPES[plan.graph.at(tensor).dtype]
+        place = f"{name}_arena.bytes + {plan.offsets[tensor]}"
+        return place if kind == "int8_t" else f"({kind} *)(void *)({place})"
+
+    words = []
+    for arg in step.kernel.args:
+        if isinstance(arg, Input):
+            words.append(address(step.node.inputs[arg.position]))
+        elif isinstance(arg, Output):
+            words.append(address(step.node.outputs[arg.position]))
+        elif isinstance(arg, Scratch):
+            words.append(f"(void *)({name}_arena.bytes + {step.scratch})")
+        elif isinstance(arg, Const):
+            words.append(constants.name_of(arg, index))
+        else:
+            words.append(str(arg))
+    return words
+
+
+def _wrap_call(function: str, arguments: Sequence[str]) -> str:
+    """``function(arguments);`` over as many lines as it needs, indented by two."""
+    lines, line = [], f"  {function}("
+    for i, argument in enumerate(arguments):
+        word = argument + (", " if i + 1 < len(arguments) else ");")
+        if len(line) + len(word.rstrip()) > LINE:
+            lines.append(line.rstrip())
+            line = "      "
+        line += word
+    return "\n".join([*lines, line])
+
+
+def _rows(plan: Plan, functions: _Functions) -> list[Row]:
+    rows = []
+    for i, step in enumerate(plan.steps):
+        constants = step.kernel.constants
+        rows.append(
+            Row(
+                index=i,
+                name=comment_text(_layer_name(plan.graph, step), 36),
+                op=step.node.op,
+                shapes=f"{_shape(plan.graph.required(step.node, 0))} -> "
+                f"{_shape(plan.graph.output(step.node))}",
+                kernel=functions.name_of(step.kernel),
+                encoding="dense" if constants else "-",
+                weights=sum(c.data.nbytes for c in constants),
+                macs=step.macs,
+            )
+        )
+    return rows
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(extent) for extent in tensor.shape) or "1"
+
+
+def _layer_name(graph: Graph, step: Step) -> str:
+    return graph.output(step.node).name
+
+
+def memory_map(plan: Plan) -> list[dict[str, Any]]:
+    """The arena's buffers for people: offset, bytes, first and last step, contents."""
+    edge_names = {t: f"input {i}" for i, t in enumerate(plan.graph.inputs)}
+    edge_names |= {t: f"output {i}" for i, t in enumerate(plan.graph.outputs)}
+    maker = {t: f"layer {i}" for i, step in enumerate(plan.steps) for t in step.node.outputs}
+    return [
+        {
+            "offset": b.offset,
+            "bytes": b.bytes,
+            "first": b.first,
+            "last": b.last,
+            "what": ", ".join(
+                edge_names.get(t) or maker[t] for t in b.tensors if t in edge_names or t in maker
+            )
+            or f"scratch of layer {b.first}",
+        }
+        for b in plan.buffers
+    ]
+
+
+def _tidy(text: str) -> str:
+    """``text`` without blank lines at its ends or doubled inside."""
+    return re.sub(r"\n[ \t]*(\n[ \t]*)+\n", "\n\n", text.strip("\n")) + "\n"

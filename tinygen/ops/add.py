@@ -1,0 +1,37 @@
+"""ADD, int8, operands that broadcast.
+
+Arithmetic: TFLM ``kernels/internal/reference/integer_ops/add.h`` and
+``micro/kernels/add_common.cc``.
+"""
+
+from __future__ import annotations
+
+from tinygen.graph import Array, Graph, Node
+from tinygen.ops import elementwise
+from tinygen.ops.base import Kernel, Op, Variant
+
+
+def scaling(graph: Graph, node: Node) -> elementwise.Sum:
+    return elementwise.weighted_sum(graph, node, 1)
+
+
+def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    first, second = inputs
+    assert first is not None and second is not None
+    return (scaling(graph, node).apply(first, second),)
+
+
+def lower(graph: Graph, node: Node) -> Kernel:
+    return elementwise.sum_kernel(graph, node, scaling(graph, node))
+
+
+OP = Op(
+    name="ADD",
+    options="AddOptions",
+    read=elementwise.read,
+    inputs=(2, 2),
+    restrictions=elementwise.SUM_RESTRICTIONS,
+    shapes=elementwise.shapes,
+    reference=reference,
+    variants=(Variant("portable", lower),),
+)

@@ -1,0 +1,159 @@
+"""What an operator is to TinyGen: one record of functions, one file per operator.
+
+An operator file reads its TFLite options into a small frozen record, says what it does not
+support, gives the shape rule, the numpy reference that defines the result, and a list of kernel
+variants, the last of which is portable C that always applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinygen.errors import InputError
+from tinygen.graph import Array, Graph, Node, Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Const:
+    """An array that a kernel reads from flash, in the order in which it is read.
+
+    ``role`` names it in the C code and in reports: "weights", "bias", "multiplier", "shift",
+    "table".  ``data`` is one-dimensional; its dtype is the C type.
+    """
+
+    role: str
+    data: Array
+
+
+@dataclass(frozen=True)
+class Input:
+    """Call argument: the address of the node's input ``position``."""
+
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """Call argument: the address of the node's output ``position``."""
+
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Call argument: the address of the step's scratch memory, aligned to 8 bytes."""
+
+    bytes: int
+
+
+Arg = Input | Output | Scratch | Const | int
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A call of a C function that computes one node.
+
+    ``template`` (under ``templates/kernels``) renders the whole function from ``params`` and
+    ``name``; two layers with equal template and params share one function.  ``args`` are passed in
+    order.  ``helpers`` are small C functions from ``templates/kernels/helpers`` that the body
+    calls.  The output may take the memory of the inputs at ``in_place`` when they die here.
+    """
+
+    name: str
+    template: str
+    params: Mapping[str, Any]
+    args: tuple[Arg, ...]
+    helpers: tuple[str, ...] = ()
+    in_place: tuple[int, ...] = ()
+
+    @property
+    def scratch(self) -> int:
+        return sum(arg.bytes for arg in self.args if isinstance(arg, Scratch))
+
+    @property
+    def constants(self) -> tuple[Const, ...]:
+        return tuple(arg for arg in self.args if isinstance(arg, Const))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute an operator: ``lower`` gives the call, or None when it does not apply.
+
+    ``features`` are what the core must have, such as ``{"dsp"}``; empty means any core.
+    """
+
+    isa: str
+    lower: Callable[[Graph, Node], Kernel | None]
+    features: frozenset[str] = frozenset()
+
+
+Restriction = Callable[[Graph, Node], bool]
+"""True when the node is fine.  Its docstring is the message, with ``{attrs}``, ``{inputs}`` and
+``{outputs}`` (tensors, by position) to format."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator.
+
+    ``read`` turns the TFLite options table (None when absent) into attributes;
+    ``shapes`` gives the output shapes; ``reference`` maps input arrays (None where left out) to
+    output arrays; ``macs`` counts multiply-accumulates.  A ``view`` changes shape alone: its
+    output is its first input's memory and no code runs.
+    """
+
+    name: str
+    shapes: Callable[[Graph, Node], tuple[Shape, ...]]
+    reference: Callable[[Graph, Node, tuple[Array | None, ...]], tuple[Array, ...]]
+    options: str = ""
+    """Class name of the TFLite options table, such as "Conv2DOptions"; empty for none."""
+    read: Callable[[Any], Any] = lambda options: None
+    restrictions: tuple[Restriction, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    macs: Callable[[Graph, Node], int] = lambda graph, node: 0
+    view: bool = False
+    inputs: tuple[int, int] = (1, 1)
+    """Smallest and largest number of inputs."""
+
+
+def check(op: Op, graph: Graph, node: Node) -> None:
+    """Raise :class:`InputError` when ``node`` is not what ``op`` supports or its shape is wrong."""
+    low, high = op.inputs
+    if not low <= len(node.inputs) <= high or len(node.outputs) != 1:
+        raise InputError(
+            f"{graph.where(node)}: {len(node.inputs)} inputs and {len(node.outputs)} outputs "
+            f"are not what the operator has"
+        )
+    inputs: tuple[Tensor | None, ...] = tuple(graph.input(node, i) for i in range(high))
+    for restriction in op.restrictions:
+        if not restriction(graph, node):
+            message = " ".join((restriction.__doc__ or "").split()).format(
+                attrs=node.attrs, inputs=inputs, outputs=[graph.at(i) for i in node.outputs]
+            )
+            raise InputError(f"{graph.where(node)}: {message}")
+    expected = op.shapes(graph, node)
+    for index, shape in zip(node.outputs, expected, strict=True):
+        if graph.at(index).shape != shape:
+            raise InputError(
+                f"{graph.where(node)}: the model says its output is {graph.at(index).shape}, "
+                f"its inputs make it {shape}"
+            )
+
+
+__all__ = [
+    "Arg",
+    "Const",
+    "Input",
+    "Kernel",
+    "Op",
+    "Output",
+    "Restriction",
+    "Scratch",
+    "Shape",
+    "Variant",
+    "check",
+]

@@ -1,0 +1,179 @@
+"""DEPTHWISE_CONV_2D, int8, per-tensor or per-channel filters, any depth multiplier.
+
+Arithmetic: TFLM ``kernels/internal/reference/integer_ops/depthwise_conv.h`` and
+``micro/kernels/depthwise_conv_common.cc``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygen.graph import Array, Graph, Node
+from tinygen.numerics import wrap32
+from tinygen.ops import conv2d
+from tinygen.ops.base import Const, Input, Kernel, Op, Output, Shape, Variant
+from tinygen.ops.common import (
+    ACTIVATIONS,
+    PADDINGS,
+    Requant,
+    Window,
+    accumulator_bound,
+    bias_of,
+    constant_bias,
+    constant_filter,
+    filter_scales,
+    image_input,
+    int8_in_and_out,
+    lookup,
+    pad_image,
+    requant,
+    windows,
+)
+
+
+@dataclass(frozen=True)
+class Attrs(conv2d.Attrs):
+    """As a convolution's.  ``depth_multiplier`` None follows from the shapes."""
+
+    depth_multiplier: int | None = None
+
+
+def read(options: Any) -> Attrs:
+    """Attributes from ``tflite.DepthwiseConv2DOptions``."""
+    return Attrs(
+        stride=(options.StrideH(), options.StrideW()),
+        dilation=(options.DilationHFactor(), options.DilationWFactor()),
+        padding=lookup(PADDINGS, options.Padding(), "padding"),
+        activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
+        depth_multiplier=options.DepthMultiplier(),
+    )
+
+
+def window_of(graph: Graph, node: Node) -> Window:
+    """The window that the filter (1, rows, columns, channels) slides."""
+    return conv2d.window_of(graph, node)
+
+
+def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
+    batch, height, width, _ = graph.required(node, 0).shape
+    rows, columns = window_of(graph, node).output(height, width)
+    return ((batch, rows, columns, graph.required(node, 1).shape[3]),)
+
+
+def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    image, filters = inputs[0], inputs[1]
+    assert image is not None and filters is not None
+    window, zero_point = window_of(graph, node), graph.required(node, 0).zero_point
+    pads = window.resolve(*image.shape[1:3])
+    shifted = pad_image(image.astype(np.int64) - zero_point, pads, 0)
+    patches = windows(shifted, window)
+    channels = filters.shape[3]
+    multiplier = channels // image.shape[3]
+    acc = np.zeros((*patches.shape[:3], channels), dtype=np.int64)
+    for row in range(window.kernel[0]):
+        for column in range(window.kernel[1]):
+            taps = filters[0, row, column].astype(np.int64)
+            acc += np.repeat(patches[:, :, :, row, column], multiplier, axis=-1) * taps
+    return (requant_of(graph, node).apply(wrap32(acc + bias_of(graph, node, channels))),)
+
+
+def requant_of(graph: Graph, node: Node) -> Requant:
+    filters = graph.required(node, 1).data
+    assert filters is not None
+    channels = filters.shape[3]
+    bound = accumulator_bound(
+        filters.reshape(-1, channels).T,
+        graph.required(node, 0).zero_point,
+        bias_of(graph, node, channels),
+    )
+    scales = filter_scales(graph, node, channels)
+    return requant(graph, node, scales, node.attrs.activation, bound)
+
+
+def macs(graph: Graph, node: Node) -> int:
+    _, rows, columns, _ = graph.required(node, 1).shape
+    return graph.output(node).elements * rows * columns
+
+
+def lower(graph: Graph, node: Node) -> Kernel:
+    """Portable kernel: four channels at a time, or one when the depth multiplier is above one."""
+    source, filters = graph.required(node, 0), graph.required(node, 1)
+    assert filters.data is not None
+    window = window_of(graph, node)
+    batch, height, width, depth = source.shape
+    rows, columns = window.output(height, width)
+    channels = filters.shape[3]
+    pads = window.resolve(height, width)
+    bias = bias_of(graph, node, channels)
+    if not pads.any:  # every tap sees the image, so its zero point can go into the bias
+        sums = filters.data.astype(np.int64).sum(axis=(0, 1, 2))
+        bias = bias - source.zero_point * sums
+    scaling = requant_of(graph, node)
+    params = {
+        "batch": batch, "height": height, "width": width, "depth": depth,
+        "rows": rows, "columns": columns, "channels": channels, "multiplier": channels // depth,
+        "kernel": window.kernel, "stride": window.stride, "dilation": window.dilation,
+        "top": pads.top, "left": pads.left, "padded": pads.any,
+        **scaling.params,
+    }  # fmt: skip
+    shape = f"{window.kernel[0]}x{window.kernel[1]}"
+    return Kernel(
+        name=f"depthwise_{shape}_{height}x{width}x{depth}_to_{rows}x{columns}x{channels}",
+        template="depthwise_conv2d/portable.c.j2",
+        params=params,
+        args=(
+            Input(0),
+            Output(0),
+            Const("weights", filters.data.reshape(-1)),
+            Const("bias", wrap32(bias).astype(np.int32)),
+            *((source.zero_point,) if pads.any else ()),
+            *scaling.args,
+        ),
+        helpers=(scaling.helper, "activate"),
+    )
+
+
+def geometry(graph: Graph, node: Node) -> bool:
+    """filter {inputs[1].shape} does not fit input {inputs[0].shape} with stride {attrs.stride}
+    and dilation {attrs.dilation}"""
+    filters, depth = graph.required(node, 1), graph.required(node, 0).shape[3]
+    if len(filters.shape) != 4 or filters.shape[0] != 1 or filters.shape[3] % depth:
+        return False
+    attrs: Attrs = node.attrs
+    if not all(1 <= extent <= conv2d.MAX_EXTENT for extent in (*attrs.stride, *attrs.dilation)):
+        return False
+    bias = graph.input(node, 2)
+    return (bias is None or bias.elements == filters.shape[3]) and min(
+        window_of(graph, node).output(*graph.required(node, 0).shape[1:3])
+    ) > 0
+
+
+def multiplied(graph: Graph, node: Node) -> bool:
+    """depth multiplier {attrs.depth_multiplier} does not make filter {inputs[1].shape} of input
+    {inputs[0].shape}"""
+    filters, depth = graph.required(node, 1), graph.required(node, 0).shape[3]
+    return node.attrs.depth_multiplier in (None, filters.shape[3] // depth)
+
+
+OP = Op(
+    name="DEPTHWISE_CONV_2D",
+    options="DepthwiseConv2DOptions",
+    read=read,
+    inputs=(2, 3),
+    restrictions=(
+        int8_in_and_out,
+        image_input,
+        constant_filter,
+        constant_bias,
+        geometry,
+        conv2d.moderate_padding,
+        multiplied,
+    ),
+    shapes=shapes,
+    reference=reference,
+    macs=macs,
+    variants=(Variant("portable", lower),),
+)

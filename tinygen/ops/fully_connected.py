@@ -1,0 +1,145 @@
+"""FULLY_CONNECTED, int8, per-tensor or per-channel weights.
+
+Arithmetic: TFLM ``kernels/internal/reference/integer_ops/fully_connected.h`` and
+``micro/kernels/fully_connected_common.cc``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygen.graph import Array, Graph, Node
+from tinygen.numerics import exact_matmul, wrap32
+from tinygen.ops.base import Kernel, Op, Shape, Variant
+from tinygen.ops.common import (
+    ACTIVATIONS,
+    DSP,
+    Requant,
+    accumulator_bound,
+    bias_of,
+    constant_bias,
+    constant_filter,
+    dense_dsp_kernel,
+    dense_kernel,
+    filter_scales,
+    int8_in_and_out,
+    lookup,
+    requant,
+)
+
+
+@dataclass(frozen=True)
+class Attrs:
+    activation: str = "NONE"
+    keep_num_dims: bool = False
+
+
+def read(options: Any) -> Attrs:
+    """Attributes from ``tflite.FullyConnectedOptions``."""
+    if options is None:
+        return Attrs()
+    lookup({0: "DEFAULT"}, options.WeightsFormat(), "weights format")
+    return Attrs(
+        activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
+        keep_num_dims=bool(options.KeepNumDims()),
+    )
+
+
+def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
+    """(rows, channels), or the input's shape with its last extent replaced.
+
+    TFLM takes the shape that the model declares; both are met in the field whatever
+    ``keep_num_dims`` says, so any shape with the channels last and as many elements will do.
+    """
+    source, (channels, depth) = graph.required(node, 0), graph.required(node, 1).shape
+    declared = graph.output(node).shape
+    rows = source.elements // depth
+    if declared and declared[-1] == channels and graph.output(node).elements == rows * channels:
+        return (declared,)
+    return ((rows, channels),)
+
+
+def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    source, weights = inputs[0], inputs[1]
+    assert source is not None and weights is not None
+    channels, depth = weights.shape
+    rows = source.reshape(-1, depth).astype(np.int64) - graph.required(node, 0).zero_point
+    acc = wrap32(exact_matmul(rows, weights.T) + bias_of(graph, node, channels))
+    return (requant_of(graph, node).apply(acc).reshape(graph.output(node).shape),)
+
+
+def requant_of(graph: Graph, node: Node) -> Requant:
+    weights = graph.required(node, 1).data
+    assert weights is not None
+    zero_point = graph.required(node, 0).zero_point
+    bound = accumulator_bound(weights, zero_point, bias_of(graph, node, len(weights)))
+    scales = filter_scales(graph, node, len(weights))
+    return requant(graph, node, scales, node.attrs.activation, bound)
+
+
+def macs(graph: Graph, node: Node) -> int:
+    return graph.output(node).elements * graph.required(node, 1).shape[1]
+
+
+def lower(graph: Graph, node: Node) -> Kernel:
+    """Portable kernel: four output channels at a time, one function for every shape."""
+    source, weights = graph.required(node, 0), graph.required(node, 1).data
+    assert weights is not None
+    channels, depth = weights.shape
+    sums = weights.astype(np.int64).sum(axis=1)
+    bias = bias_of(graph, node, channels) - source.zero_point * sums
+    return dense_kernel(
+        weights, wrap32(bias).astype(np.int32), requant_of(graph, node), source.elements // depth
+    )
+
+
+def lower_dsp(graph: Graph, node: Node) -> Kernel | None:
+    """With the DSP extension: two products an instruction, one extension for four weights."""
+    source, weights = graph.required(node, 0), graph.required(node, 1).data
+    assert weights is not None
+    channels, depth = weights.shape
+    bias = bias_of(graph, node, channels)
+    bound = accumulator_bound(weights, source.zero_point, bias)
+    bias = bias - source.zero_point * weights.astype(np.int64).sum(axis=1)
+    rows = source.elements // depth
+    return dense_dsp_kernel(weights, bias, requant_of(graph, node), rows, bound)
+
+
+def geometry(graph: Graph, node: Node) -> bool:
+    """weights {inputs[1].shape} do not fit input {inputs[0].shape}"""
+    source, weights, bias = (graph.input(node, i) for i in range(3))
+    assert source is not None and weights is not None
+    return (
+        len(weights.shape) == 2
+        and source.elements > 0
+        and source.elements % weights.shape[1] == 0
+        and (bias is None or bias.elements == weights.shape[0])
+    )
+
+
+def bias_scale(graph: Graph, node: Node) -> bool:
+    """the bias has scale {inputs[2].scale}, which is not input scale times weight scale"""
+    source, weights, bias = (graph.input(node, i) for i in range(3))
+    assert source is not None and weights is not None
+    if bias is None or weights.quant is None or not weights.quant.per_tensor:
+        return True
+    if bias.quant is None or not bias.quant.per_tensor:
+        return True
+    product = source.scale * weights.scale
+    return abs(product - bias.scale) / graph.output(node).scale <= 0.02
+
+
+OP = Op(
+    name="FULLY_CONNECTED",
+    options="FullyConnectedOptions",
+    read=read,
+    inputs=(2, 3),
+    restrictions=(int8_in_and_out, constant_filter, constant_bias, geometry, bias_scale),
+    shapes=shapes,
+    reference=reference,
+    macs=macs,
+    variants=(Variant("dsp", lower_dsp, DSP), Variant("portable", lower)),
+)

@@ -1,0 +1,28 @@
+"""LOGISTIC, int8.
+
+Arithmetic: TFLM ``kernels/internal/reference/integer_ops/logistic.h`` and
+``micro/kernels/logistic_common.cc``.
+"""
+
+from __future__ import annotations
+
+from tinygen.fixed_point import logistic
+from tinygen.graph import Graph, Node
+from tinygen.numerics import Int64Array, rounding_divide_by_pot
+from tinygen.ops import lookup, squash
+
+
+def function(graph: Graph, node: Node, values: Int64Array) -> Int64Array:
+    scaled = squash.scaling(graph, node)
+    x = values - graph.required(node, 0).zero_point
+    inside = logistic(scaled.apply(x), squash.INTEGER_BITS)
+    outputs = lookup.limited(rounding_divide_by_pot(inside, 31 - 8) - 128, "int8")
+    return squash.saturate(x, scaled.radius, outputs)
+
+
+def full_range(graph: Graph, node: Node) -> bool:
+    """needs an output zero point of -128, has {outputs[0].zero_point}"""
+    return graph.output(node).zero_point == -128
+
+
+OP = lookup.unary("LOGISTIC", function, (full_range, squash.usual_scale))

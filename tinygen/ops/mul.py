@@ -1,0 +1,61 @@
+"""MUL, int8, operands that broadcast.
+
+Arithmetic: TFLM ``kernels/internal/reference/integer_ops/mul.h`` and
+``micro/kernels/mul_common.cc``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.graph import Array, Graph, Node
+from tinygen.ops import elementwise
+from tinygen.ops.base import Kernel, Op, Variant
+from tinygen.ops.common import Requant, requant
+
+
+def requant_of(graph: Graph, node: Node) -> Requant:
+    first, second = (graph.required(node, i) for i in (0, 1))
+    scale = first.scale * second.scale / graph.output(node).scale
+    bounds = [max(127 - t.zero_point, t.zero_point + 128) for t in (first, second)]
+    return requant(graph, node, (scale,), node.attrs.activation, bounds[0] * bounds[1])
+
+
+def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    first, second = inputs
+    assert first is not None and second is not None
+    product = (first.astype(np.int64) - graph.required(node, 0).zero_point) * (
+        second.astype(np.int64) - graph.required(node, 1).zero_point
+    )
+    return (requant_of(graph, node).apply(product),)
+
+
+def lower(graph: Graph, node: Node) -> Kernel:
+    """Portable kernel; of two operands in one row, one value alone is taken as the second."""
+    params, args = elementwise.walk(graph, node, (0, 1))
+    order = (0, 1)
+    if params["first_step"] == 0:
+        order = (1, 0)
+        params, args = elementwise.walk(graph, node, order)
+    scaling = requant_of(graph, node)
+    return Kernel(
+        name="mul_broadcast" if params["outer"] else "mul",
+        template="elementwise/product.c.j2",
+        params=params | scaling.params,
+        args=(*args, *(graph.required(node, i).zero_point for i in order), *scaling.args),
+        helpers=(scaling.helper, "activate"),
+        in_place=elementwise.in_place(graph, node),
+    )
+
+
+OP = Op(
+    name="MUL",
+    options="MulOptions",
+    read=elementwise.read,
+    inputs=(2, 2),
+    restrictions=(elementwise.int8_operands, elementwise.broadcastable),
+    shapes=elementwise.shapes,
+    reference=reference,
+    macs=lambda graph, node: graph.output(node).elements,
+    variants=(Variant("portable", lower),),
+)

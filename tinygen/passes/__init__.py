@@ -1,0 +1,31 @@
+"""Exact rewrites of the graph, one file each; here is their order.
+
+A pass is a pure function ``Graph -> Graph`` that leaves every output byte as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinygen.graph import Graph
+from tinygen.passes.drop_dead import drop_dead
+from tinygen.passes.fold_constants import fold_constants
+from tinygen.passes.fuse_activation import fuse_activation
+from tinygen.passes.fuse_pad import fuse_pad
+from tinygen.passes.settle_constant_channels import settle_constant_channels
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    fold_constants,
+    fuse_pad,
+    fuse_activation,
+    settle_constant_channels,
+    drop_dead,
+)
+
+
+def run(graph: Graph) -> Graph:
+    """``graph`` after every pass, checked after each."""
+    for rewrite in PASSES:
+        graph = rewrite(graph)
+        graph.check()
+    return graph

@@ -1,0 +1,1 @@
+"""What TinyGen tells people: tables on stdout.  Reads plans and results, changes none."""
