@@ -42,7 +42,6 @@ from tinygen.ops.common import (
     windows,
 )
 
-
 MAX_EXTENT = 1 << 15
 """Largest stride and dilation taken: more than any image has rows."""
 
