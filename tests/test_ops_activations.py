@@ -450,7 +450,8 @@ REFUSED: dict[str, tuple[Callable[[], tb.Model], str, bool]] = {
         "needs one scale and a zero point", True,
     ),
     "zero point of QUANTIZE": (
-        lambda: quantize("int8", "uint8", (1.0, 1.0), (0, -1)), "a zero point is no value of uint8", False
+        lambda: quantize("int8", "uint8", (1.0, 1.0), (0, -1)),
+        "a zero point is no value of uint8", False,
     ),
     "types of DEQUANTIZE": (
         lambda: model("DEQUANTIZE", tensor((4,), 0.1, 0, "int32"), tensor((4,), dtype="float32")),
