@@ -38,9 +38,16 @@ Core = Literal[
     "host",
 ]
 _FEATURES = {
+    "cortex-m0": frozenset({"armv6m"}),
+    "cortex-m0plus": frozenset({"armv6m"}),
+    "cortex-m3": frozenset({"armv7m"}),
     "cortex-m4": frozenset({"dsp"}),
     "cortex-m7": frozenset({"dsp"}),
     "cortex-m55": frozenset({"dsp", "mve"}),
+    "rv32imc": frozenset({"rv32m"}),
+    "xtensa-lx6": frozenset({"xtensa"}),
+    "xtensa-lx7": frozenset({"xtensa"}),
+    "xtensa-lx106": frozenset({"xtensa"}),
 }
 Bytes = Annotated[int, Field(gt=0)]
 Address = Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -157,7 +164,8 @@ class Board(_Facts):
 
     @property
     def features(self) -> frozenset[str]:
-        """What the core offers beyond portable C: "dsp" (16-bit SIMD), "mve" (vectors)."""
+        """What kernels may be written for: "dsp" (16-bit SIMD of Arm's DSP extension), "mve"
+        (vectors), or the instruction set of a scalar core."""
         return _FEATURES.get(self.core, frozenset())
 
     @property

@@ -103,14 +103,20 @@ def _check_edges(graph: Graph) -> None:
 
 
 def _step(graph: Graph, node: Node, features: frozenset[str]) -> Step:
+    """The call expected to take the fewest cycles; the first of several."""
     op = BY_NAME[node.op]
-    for variant in op.variants:
-        if variant.features <= features:
-            kernel = variant.lower(graph, node)
-            if kernel is not None:
-                kernel = replace(kernel, args=tuple(_constant(graph, node, a) for a in kernel.args))
-                return Step(node, kernel, variant.isa, op.macs(graph, node))
-    raise InputError(f"{graph.where(node)}: no kernel computes it")
+    found = [
+        (kernel.cycles, order, variant.isa, kernel)
+        for order, variant in enumerate(op.variants)
+        if variant.features <= features
+        for kernel in (variant.lower(graph, node),)
+        if kernel is not None
+    ]
+    if not found:
+        raise InputError(f"{graph.where(node)}: no kernel computes it")
+    _, _, isa, kernel = min(found, key=lambda entry: entry[:2])
+    kernel = replace(kernel, args=tuple(_constant(graph, node, a) for a in kernel.args))
+    return Step(node, kernel, isa, op.macs(graph, node))
 
 
 def _constant(graph: Graph, node: Node, arg: Arg) -> Arg:
@@ -144,7 +150,7 @@ def _tensor_buffers(graph: Graph, steps: Sequence[Step]) -> list[Buffer]:
     home: dict[int, int] = {}  # tensor -> tensor in whose buffer it is computed
     for i, step in enumerate(steps):
         out = step.node.outputs[0]
-        for position in step.kernel.in_place:
+        for position in (*step.kernel.in_place, *step.kernel.overlap):
             source = step.node.inputs[position]
             root = shared.get(source, source)
             if root in last and last[root] == i and graph.at(root).bytes >= graph.at(out).bytes:

@@ -8,7 +8,7 @@ variants, the last of which is portable C that always applies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tinygen.errors import InputError
@@ -60,7 +60,17 @@ class Kernel:
     ``template`` (under ``templates/kernels``) renders the whole function from ``params`` and
     ``name``; two layers with equal template and params share one function.  ``args`` are passed in
     order.  ``helpers`` are small C functions from ``templates/kernels/helpers`` that the body
-    calls.  The output may take the memory of the inputs at ``in_place`` when they die here.
+    calls.
+
+    Memory of inputs that die here may be the output's.  ``in_place`` lists input positions at whose
+    very address the output may lie.  ``overlap`` says more, by input position: the output may lie
+    anywhere from so many bytes below the input's address on down (0: at the same address too);
+    :func:`tinygen.ops.common.overlap` computes it for kernels that go through pixels in order.
+
+    ``cycles`` is what a call is expected to take on the core that the variant is written for: the
+    planner takes the variant that is expected to take the fewest.  ``bound`` is the number of
+    instructions that the method itself needs, counted by hand: loads, extensions, products and
+    requantization of the inner loops, without calls, loop heads and addresses.  0 is not known.
     """
 
     name: str
@@ -69,6 +79,9 @@ class Kernel:
     args: tuple[Arg, ...]
     helpers: tuple[str, ...] = ()
     in_place: tuple[int, ...] = ()
+    overlap: Mapping[int, int] = field(default_factory=dict)
+    cycles: int = 0
+    bound: int = 0
 
     @property
     def scratch(self) -> int:

@@ -244,6 +244,35 @@ def interleave(filters: Array, block: int = 4) -> Array:
     return np.concatenate(parts) if parts else filters.reshape(-1)
 
 
+def overlap(
+    image: tuple[int, ...],
+    output: tuple[int, ...],
+    window: Window,
+    block: int = 1,
+    rereads: bool = True,
+) -> int:
+    """How far below its input's address the output of a kernel must lie to share its memory.
+
+    ``image`` and ``output`` are NHWC shapes of one-byte elements.  The kernel goes through output
+    pixels in memory order, ``block`` at a time; with ``rereads`` it may read a block's window again
+    after it has written some of the block, else all is read before.  See :attr:`Kernel.overlap`.
+    """
+    batch, height, width, depth = image
+    _, rows, columns, channels = output
+    pads = window.resolve(height, width)
+    y = np.clip(np.arange(rows) * window.stride[0] - pads.top, 0, height)
+    x = np.clip(np.arange(columns) * window.stride[1] - pads.left, 0, width)
+    pixels = (np.arange(batch)[:, None, None] * height + y[:, None]) * width + x
+    reads = (pixels * depth).reshape(-1)
+    later = np.minimum.accumulate(reads[::-1])[::-1]  # the lowest address read from here on
+    starts = np.arange(0, reads.size, block)
+    written = np.minimum(starts + block, reads.size) * channels
+    kept = (
+        later[starts] if rereads else np.append(later[starts[1:]], batch * height * width * depth)
+    )
+    return max(int((written - kept).max(initial=0)), 0)
+
+
 def parameters(tensor: Tensor) -> tuple[float, int]:
     """Scale and zero point as TFLM sees them: the first of many, zeros when there are none."""
     return (tensor.quant.scale[0], tensor.quant.zero_point[0]) if tensor.quant else (0.0, 0)

@@ -92,10 +92,10 @@ def walk(graph: Graph, node: Node, order: Sequence[int]) -> tuple[dict[str, Any]
     return params, (*(Input(i) for i in order), Output(0), inner.count)
 
 
-def in_place(graph: Graph, node: Node) -> tuple[int, ...]:
+def overlap(graph: Graph, node: Node) -> dict[int, int]:
     """Operands whose memory may take the output: those that are not broadcast."""
     elements = graph.output(node).elements
-    return tuple(i for i in (0, 1) if graph.required(node, i).elements == elements)
+    return {i: 0 for i in (0, 1) if graph.required(node, i).elements == elements}
 
 
 @dataclass(frozen=True)
@@ -183,5 +183,5 @@ def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel:
             "activate",
             *(("round_right",) if multiplier.shift else ()),
         ),
-        in_place=in_place(graph, node),
+        overlap=overlap(graph, node),
     )

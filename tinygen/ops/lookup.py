@@ -50,7 +50,7 @@ def kernel(graph: Graph, node: Node, function: Function) -> Kernel:
                 int(results.max()),
             ),
             helpers=("clamp",),
-            in_place=(0,),
+            overlap={0: 0},
         )
     table = results.astype(target.dtype).view(np.uint8)
     return Kernel(
@@ -58,7 +58,7 @@ def kernel(graph: Graph, node: Node, function: Function) -> Kernel:
         template="lookup/portable.c.j2",
         params={},
         args=(Input(0), Output(0), target.elements, Const("table", table)),
-        in_place=(0,),
+        overlap={0: 0},
     )
 
 

@@ -44,7 +44,7 @@ def lower(graph: Graph, node: Node) -> Kernel:
         params=params | scaling.params,
         args=(*args, *(graph.required(node, i).zero_point for i in order), *scaling.args),
         helpers=(scaling.helper, "activate"),
-        in_place=elementwise.in_place(graph, node),
+        overlap=elementwise.overlap(graph, node),
     )
 
 

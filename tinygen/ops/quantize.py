@@ -80,7 +80,7 @@ def lower(graph: Graph, node: Node) -> Kernel:
         params={"source": source.dtype, "target": target.dtype, **requantization.params},
         args=(Input(0), Output(0), target.elements, source.zero_point, *requantization.args),
         helpers=(requantization.helper, "clamp"),
-        in_place=(0,) if target.dtype in ("int8", source.dtype) else (),
+        overlap={0: 0} if target.dtype in ("int8", source.dtype) else {},
     )
 
 
@@ -100,7 +100,7 @@ def _float_kernel(target: Tensor) -> Kernel:
         ),
         helpers=("clamp",),
         # Four bytes are read for each byte written, so the output stays behind.
-        in_place=(0,) if target.dtype == "int8" else (),
+        overlap={0: 0} if target.dtype == "int8" else {},
     )
 
 

@@ -136,7 +136,7 @@ def lower(graph: Graph, node: Node) -> Kernel:
             *((Const("table", table),) if tabled else code),
         ),
         helpers=("high_mul", "reciprocal", *(() if tabled else ("negative_exp",))),
-        in_place=(0,) if target.dtype == "int8" else (),
+        overlap={0: 0} if target.dtype == "int8" else {},
     )
 
 
