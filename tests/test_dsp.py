@@ -14,7 +14,9 @@ from host_c import HostModels
 from tinygen import importers, passes, plan, reference
 from tinygen.graph import Graph
 from tinygen.ops import conv2d
-from tinygen.ops.common import DSP, Pads, paired_weights
+from tinygen.ops.common import Pads
+from tinygen.ops.dsp import FEATURES as DSP
+from tinygen.ops.dsp import paired_weights
 
 PIXEL = conv2d.Attrs(padding="VALID")
 

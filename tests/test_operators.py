@@ -23,7 +23,7 @@ from tinygen.boards import Board
 from tinygen.graph import Graph
 from tinygen.importers import tflite
 from tinygen.ops import BY_NAME, common
-from tinygen.ops.common import DSP
+from tinygen.ops.dsp import FEATURES as DSP
 
 Array = np.ndarray[Any, Any]
 

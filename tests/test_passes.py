@@ -13,7 +13,8 @@ from host_c import HostModels
 from tinygen import passes, plan, reference
 from tinygen.graph import Graph, Node
 from tinygen.ops import conv2d, elementwise
-from tinygen.ops.common import DSP, bias_of
+from tinygen.ops.common import bias_of
+from tinygen.ops.dsp import FEATURES as DSP
 from tinygen.passes.drop_dead import drop_dead
 from tinygen.passes.fold_constants import fold_constants
 from tinygen.passes.fuse_activation import fuse_activation

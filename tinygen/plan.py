@@ -150,7 +150,10 @@ def _tensor_buffers(graph: Graph, steps: Sequence[Step]) -> list[Buffer]:
     home: dict[int, int] = {}  # tensor -> tensor in whose buffer it is computed
     for i, step in enumerate(steps):
         out = step.node.outputs[0]
-        for position in (*step.kernel.in_place, *step.kernel.overlap):
+        for position in (
+            *step.kernel.in_place,
+            *(p for p, d in step.kernel.overlap.items() if d == 0),
+        ):
             source = step.node.inputs[position]
             root = shared.get(source, source)
             if root in last and last[root] == i and graph.at(root).bytes >= graph.at(out).bytes:

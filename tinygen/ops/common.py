@@ -19,7 +19,7 @@ from tinygen.numerics import (
     requantize,
     wrap32,
 )
-from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
+from tinygen.ops.base import Arg, Const
 
 ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
 PADDINGS = {0: "SAME", 1: "VALID"}
@@ -235,15 +235,6 @@ def accumulator_bound(filters: Array, zero_point: int, bias: Int64Array) -> int:
     return int(max(np.abs(upper).max(initial=0), np.abs(lower).max(initial=0)))
 
 
-def interleave(filters: Array, block: int = 4) -> Array:
-    """Filters (channels, taps) in the order in which a kernel of ``block`` channels reads them.
-
-    Blocks of channels one after another, each tap by tap; the last block may be smaller.
-    """
-    parts = [filters[i : i + block].T.reshape(-1) for i in range(0, len(filters), block)]
-    return np.concatenate(parts) if parts else filters.reshape(-1)
-
-
 def overlap(
     image: tuple[int, ...],
     output: tuple[int, ...],
@@ -254,125 +245,28 @@ def overlap(
     """How far below its input's address the output of a kernel must lie to share its memory.
 
     ``image`` and ``output`` are NHWC shapes of one-byte elements.  The kernel goes through output
-    pixels in memory order, ``block`` at a time; with ``rereads`` it may read a block's window again
+    pixels in memory order, ``block`` of an image at a time; with ``rereads`` it may read a block's window again
     after it has written some of the block, else all is read before.  See :attr:`Kernel.overlap`.
     """
     batch, height, width, depth = image
     _, rows, columns, channels = output
+    image_bytes = batch * height * width * depth
     pads = window.resolve(height, width)
     y = np.clip(np.arange(rows) * window.stride[0] - pads.top, 0, height)
     x = np.clip(np.arange(columns) * window.stride[1] - pads.left, 0, width)
     pixels = (np.arange(batch)[:, None, None] * height + y[:, None]) * width + x
     reads = (pixels * depth).reshape(-1)
     later = np.minimum.accumulate(reads[::-1])[::-1]  # the lowest address read from here on
-    starts = np.arange(0, reads.size, block)
-    written = np.minimum(starts + block, reads.size) * channels
-    kept = (
-        later[starts] if rereads else np.append(later[starts[1:]], batch * height * width * depth)
-    )
+    per_image = np.arange(0, rows * columns, block)
+    starts = (np.arange(batch)[:, None] * rows * columns + per_image).reshape(-1)
+    written = np.append(starts[1:], reads.size) * channels
+    kept = later[starts] if rereads else np.append(later[starts[1:]], image_bytes)
     return max(int((written - kept).max(initial=0)), 0)
 
 
 def parameters(tensor: Tensor) -> tuple[float, int]:
     """Scale and zero point as TFLM sees them: the first of many, zeros when there are none."""
     return (tensor.quant.scale[0], tensor.quant.zero_point[0]) if tensor.quant else (0.0, 0)
-
-
-def dense_kernel(weights: Array, bias: Array, scaling: Requant, rows: int) -> Kernel:
-    """Matrix product of ``rows`` int8 vectors with ``weights`` (channels, depth).
-
-    ``bias`` (int32) already holds the input's zero point.
-    """
-    channels, depth = weights.shape
-    return Kernel(
-        name="dense_per_channel" if len(scaling.multipliers) > 1 else "dense",
-        template="fully_connected/portable.c.j2",
-        params=scaling.params,
-        args=(
-            Input(0),
-            Output(0),
-            rows,
-            depth,
-            channels,
-            Const("weights", interleave(weights)),
-            Const("bias", bias),
-            *scaling.args,
-        ),
-        helpers=(scaling.helper, "activate"),
-    )
-
-
-DSP = frozenset({"dsp"})
-"""What a core must have for 16-bit pairs to be multiplied at once."""
-
-
-def paired_weights(weights: Array) -> Array | None:
-    """Weights (channels, depth) as words (channels, depth / 4) of two 16-bit numbers 256 a + b.
-
-    A word holds four taps, a and b of one pair being neighbours; see ``helpers/prepare_quad.c.j2``.
-    None when the depth is no multiple of four or a pair does not fit 16 bits.
-    """
-    channels, depth = weights.shape
-    if depth % 4:
-        return None
-    pairs = weights.astype(np.int64).reshape(channels, -1, 2)
-    halves = 256 * pairs[:, :, 0] + pairs[:, :, 1]
-    if halves.min(initial=0) < -(1 << 15):
-        return None
-    return halves.astype("<i2").reshape(channels, -1).view("<u4").astype(np.uint32)
-
-
-PAIRED_LIMIT = 1 << 23
-"""Magnitudes that accumulators of paired weights, 256 times as large, stay below."""
-
-
-def paired_start(weights: Array, bias: Int64Array) -> Array:
-    """What accumulators of :func:`paired_weights` (channels, taps) start from, int32.
-
-    The bias times 256, less what the 127 in ``prepare_quad`` adds for every second tap.
-    """
-    return wrap32(256 * bias - 127 * weights[:, 1::2].astype(np.int64).sum(axis=1)).astype(np.int32)
-
-
-def dense_dsp_kernel(
-    weights: Array, bias: Int64Array, scaling: Requant, rows: int, bound: int
-) -> Kernel | None:
-    """:func:`dense_kernel` for cores with the DSP extension, None where it does not apply.
-
-    Accumulators are 256 times as large, so ``bound``, the largest magnitude of one, is limited.
-    Rows by fours need scratch memory for prepared inputs and an even number of channels.
-    """
-    channels, depth = weights.shape
-    words = paired_weights(weights)
-    if words is None or not scaling.fast or bound >= PAIRED_LIMIT:
-        return None
-    by_fours = rows >= 4
-    if by_fours and channels % 2:
-        return None
-    suffix = "_per_channel" if len(scaling.multipliers) > 1 else ""
-    return Kernel(
-        name=("dense_by_fours_dsp" if by_fours else f"dense_dsp_left{channels % 4}") + suffix,
-        template="fully_connected/dsp_by_fours.c.j2" if by_fours else "fully_connected/dsp.c.j2",
-        params=scaling.params | ({} if by_fours else {"left": channels % 4}),
-        args=(
-            Input(0),
-            Output(0),
-            *((Scratch(8 * depth),) if by_fours else ()),
-            rows,
-            depth,
-            channels,
-            Const("weights", interleave(words, 2 if by_fours else 4)),
-            Const("start", paired_start(weights, bias)),
-            *scaling.args,
-        ),
-        helpers=(
-            "activate",
-            "dsp",
-            "prepare_quad",
-            "requantize_scaled",
-            *(("multiply_4x2",) if by_fours else ()),
-        ),
-    )
 
 
 def is_int8(tensor: Tensor | None) -> bool:

@@ -14,13 +14,12 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Int64Array, exact_matmul, wrap32
-from tinygen.ops.base import Const, Input, Kernel, Op, Output, Scratch, Shape, Variant
+from tinygen.ops import dsp, portable
+from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
-    DSP,
     NO_PADS,
     PADDINGS,
-    PAIRED_LIMIT,
     Pads,
     Requant,
     Window,
@@ -28,19 +27,15 @@ from tinygen.ops.common import (
     bias_of,
     constant_bias,
     constant_filter,
-    dense_dsp_kernel,
-    dense_kernel,
     filter_scales,
     image_input,
     int8_in_and_out,
-    interleave,
     lookup,
     pad_image,
-    paired_start,
-    paired_weights,
     requant,
     windows,
 )
+from tinygen.ops.convolution import Convolution, variants
 
 MAX_EXTENT = 1 << 15
 """Largest stride and dilation taken: more than any image has rows."""
@@ -134,93 +129,21 @@ def macs(graph: Graph, node: Node) -> int:
     return graph.output(node).elements * (filters.elements // filters.shape[0])
 
 
-def lower(graph: Graph, node: Node) -> Kernel:
-    """Portable kernel: four output channels at a time over the window's rows; a matrix product
-    when the window is one pixel."""
+def convolution(graph: Graph, node: Node) -> Convolution:
+    """The node as kernels see it."""
     source, filters = graph.required(node, 0), graph.required(node, 1)
     assert filters.data is not None
     window = window_of(graph, node)
-    batch, height, width, depth = source.shape
-    rows, columns = window.output(height, width)
-    channels, groups = filters.shape[0], groups_of(graph, node)
-    pads = window.resolve(height, width)
-    taps = filters.data.reshape(groups, channels // groups, -1)
-    bias = bias_of(graph, node, channels)
-    if not pads.any:  # every tap sees the image, so its zero point can go into the bias
-        bias = bias - source.zero_point * taps.reshape(channels, -1).astype(np.int64).sum(axis=1)
-    scaling = requant_of(graph, node)
-    if window.kernel == window.stride == (1, 1) and groups == 1 and not pads.any:
-        flat = taps.reshape(channels, depth)
-        return dense_kernel(flat, wrap32(bias).astype(np.int32), scaling, batch * height * width)
-    params = {
-        "batch": batch, "height": height, "width": width, "depth": depth,
-        "rows": rows, "columns": columns, "channels": channels, "groups": groups,
-        "kernel": window.kernel, "stride": window.stride, "dilation": window.dilation,
-        "top": pads.top, "left": pads.left, "padded": pads.any,
-        **scaling.params,
-    }  # fmt: skip
-    shape = f"{window.kernel[0]}x{window.kernel[1]}"
-    return Kernel(
-        name=f"conv2d_{shape}_{height}x{width}x{depth}_to_{rows}x{columns}x{channels}",
-        template="conv2d/portable.c.j2",
-        params=params,
-        args=(
-            Input(0),
-            Output(0),
-            Const("weights", np.concatenate([interleave(g) for g in taps])),
-            Const("bias", wrap32(bias).astype(np.int32)),
-            *((source.zero_point,) if pads.any else ()),
-            *scaling.args,
-        ),
-        helpers=(scaling.helper, "activate"),
-    )
-
-
-def lower_dsp(graph: Graph, node: Node) -> Kernel | None:
-    """With the DSP extension: a matrix product of pixels when the window is one pixel, else of
-    patches gathered four at a time."""
-    source, filters = graph.required(node, 0), graph.required(node, 1)
-    assert filters.data is not None
-    if groups_of(graph, node) > 1:
-        return None
-    window = window_of(graph, node)
-    batch, height, width, depth = source.shape
-    pads = window.resolve(height, width)
-    channels = filters.shape[0]
-    weights = filters.data.reshape(channels, -1)
-    bias = bias_of(graph, node, channels)
-    bound = accumulator_bound(weights, source.zero_point, bias)
-    bias = bias - source.zero_point * weights.astype(np.int64).sum(axis=1)
-    scaling = requant_of(graph, node)
-    if window.kernel == window.stride == (1, 1) and not pads.any:
-        return dense_dsp_kernel(weights, bias, scaling, batch * height * width, bound)
-    words = paired_weights(np.pad(weights, ((0, 0), (0, -weights.shape[1] % 4))))
-    if words is None or not scaling.fast or bound >= PAIRED_LIMIT or channels % 2:
-        return None
-    rows, columns = window.output(height, width)
-    quads = words.shape[1]
-    params = {
-        "batch": batch, "height": height, "width": width, "depth": depth,
-        "rows": rows, "columns": columns, "channels": channels, "quads": quads,
-        "kernel": window.kernel, "stride": window.stride, "dilation": window.dilation,
-        "top": pads.top, "left": pads.left, "padded": pads.any,
-        **scaling.params,
-    }  # fmt: skip
-    shape = f"{window.kernel[0]}x{window.kernel[1]}"
-    return Kernel(
-        name=f"conv2d_{shape}_{height}x{width}x{depth}_to_{rows}x{columns}x{channels}_dsp",
-        template="conv2d/dsp.c.j2",
-        params=params,
-        args=(
-            Input(0),
-            Output(0),
-            Scratch((4 * 8 + 4) * quads),
-            Const("weights", interleave(words, 2)),
-            Const("start", paired_start(weights, bias)),
-            source.zero_point,
-            *scaling.args,
-        ),
-        helpers=("activate", "dsp", "multiply_4x2", "prepare_quad", "requantize_scaled"),
+    return Convolution(
+        image=source.shape,
+        output=graph.output(node).shape,
+        filters=filters.data,
+        bias=bias_of(graph, node, filters.shape[0]),
+        zero_point=source.zero_point,
+        scaling=requant_of(graph, node),
+        groups=groups_of(graph, node),
+        window=window,
+        pads=window.resolve(*source.shape[1:3]),
     )
 
 
@@ -266,5 +189,13 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
-    variants=(Variant("dsp", lower_dsp, DSP), Variant("portable", lower)),
+    variants=variants(
+        convolution,
+        (
+            ("dsp", dsp.dense, dsp.FEATURES),
+            ("dsp", dsp.conv2d, dsp.FEATURES),
+            ("portable", portable.dense, portable.FEATURES),
+            ("portable", portable.conv2d, portable.FEATURES),
+        ),
+    ),
 )

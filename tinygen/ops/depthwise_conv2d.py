@@ -13,8 +13,8 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import wrap32
-from tinygen.ops import conv2d
-from tinygen.ops.base import Const, Input, Kernel, Op, Output, Shape, Variant
+from tinygen.ops import conv2d, portable
+from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
     PADDINGS,
@@ -32,6 +32,7 @@ from tinygen.ops.common import (
     requant,
     windows,
 )
+from tinygen.ops.convolution import Convolution, variants
 
 
 @dataclass(frozen=True)
@@ -98,41 +99,21 @@ def macs(graph: Graph, node: Node) -> int:
     return graph.output(node).elements * rows * columns
 
 
-def lower(graph: Graph, node: Node) -> Kernel:
-    """Portable kernel: four channels at a time, or one when the depth multiplier is above one."""
+def convolution(graph: Graph, node: Node) -> Convolution:
+    """The node as kernels see it."""
     source, filters = graph.required(node, 0), graph.required(node, 1)
     assert filters.data is not None
     window = window_of(graph, node)
-    batch, height, width, depth = source.shape
-    rows, columns = window.output(height, width)
-    channels = filters.shape[3]
-    pads = window.resolve(height, width)
-    bias = bias_of(graph, node, channels)
-    if not pads.any:  # every tap sees the image, so its zero point can go into the bias
-        sums = filters.data.astype(np.int64).sum(axis=(0, 1, 2))
-        bias = bias - source.zero_point * sums
-    scaling = requant_of(graph, node)
-    params = {
-        "batch": batch, "height": height, "width": width, "depth": depth,
-        "rows": rows, "columns": columns, "channels": channels, "multiplier": channels // depth,
-        "kernel": window.kernel, "stride": window.stride, "dilation": window.dilation,
-        "top": pads.top, "left": pads.left, "padded": pads.any,
-        **scaling.params,
-    }  # fmt: skip
-    shape = f"{window.kernel[0]}x{window.kernel[1]}"
-    return Kernel(
-        name=f"depthwise_{shape}_{height}x{width}x{depth}_to_{rows}x{columns}x{channels}",
-        template="depthwise_conv2d/portable.c.j2",
-        params=params,
-        args=(
-            Input(0),
-            Output(0),
-            Const("weights", filters.data.reshape(-1)),
-            Const("bias", wrap32(bias).astype(np.int32)),
-            *((source.zero_point,) if pads.any else ()),
-            *scaling.args,
-        ),
-        helpers=(scaling.helper, "activate"),
+    return Convolution(
+        image=source.shape,
+        output=graph.output(node).shape,
+        filters=np.moveaxis(filters.data, 3, 0),
+        bias=bias_of(graph, node, filters.shape[3]),
+        zero_point=source.zero_point,
+        scaling=requant_of(graph, node),
+        groups=source.shape[3],
+        window=window,
+        pads=window.resolve(*source.shape[1:3]),
     )
 
 
@@ -175,5 +156,5 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
-    variants=(Variant("portable", lower),),
+    variants=variants(convolution, (("portable", portable.depthwise, portable.FEATURES),)),
 )

@@ -13,22 +13,21 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import exact_matmul, wrap32
-from tinygen.ops.base import Kernel, Op, Shape, Variant
+from tinygen.ops import dsp, portable
+from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
-    DSP,
     Requant,
     accumulator_bound,
     bias_of,
     constant_bias,
     constant_filter,
-    dense_dsp_kernel,
-    dense_kernel,
     filter_scales,
     int8_in_and_out,
     lookup,
     requant,
 )
+from tinygen.ops.convolution import Convolution, variants
 
 
 @dataclass(frozen=True)
@@ -84,28 +83,20 @@ def macs(graph: Graph, node: Node) -> int:
     return graph.output(node).elements * graph.required(node, 1).shape[1]
 
 
-def lower(graph: Graph, node: Node) -> Kernel:
-    """Portable kernel: four output channels at a time, one function for every shape."""
+def convolution(graph: Graph, node: Node) -> Convolution:
+    """The node as kernels see it: rows are pixels."""
     source, weights = graph.required(node, 0), graph.required(node, 1).data
     assert weights is not None
     channels, depth = weights.shape
-    sums = weights.astype(np.int64).sum(axis=1)
-    bias = bias_of(graph, node, channels) - source.zero_point * sums
-    return dense_kernel(
-        weights, wrap32(bias).astype(np.int32), requant_of(graph, node), source.elements // depth
-    )
-
-
-def lower_dsp(graph: Graph, node: Node) -> Kernel | None:
-    """With the DSP extension: two products an instruction, one extension for four weights."""
-    source, weights = graph.required(node, 0), graph.required(node, 1).data
-    assert weights is not None
-    channels, depth = weights.shape
-    bias = bias_of(graph, node, channels)
-    bound = accumulator_bound(weights, source.zero_point, bias)
-    bias = bias - source.zero_point * weights.astype(np.int64).sum(axis=1)
     rows = source.elements // depth
-    return dense_dsp_kernel(weights, bias, requant_of(graph, node), rows, bound)
+    return Convolution(
+        image=(1, 1, rows, depth),
+        output=(1, 1, rows, channels),
+        filters=weights.reshape(channels, 1, 1, depth),
+        bias=bias_of(graph, node, channels),
+        zero_point=source.zero_point,
+        scaling=requant_of(graph, node),
+    )
 
 
 def geometry(graph: Graph, node: Node) -> bool:
@@ -141,5 +132,11 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
-    variants=(Variant("dsp", lower_dsp, DSP), Variant("portable", lower)),
+    variants=variants(
+        convolution,
+        (
+            ("dsp", dsp.dense, dsp.FEATURES),
+            ("portable", portable.dense, portable.FEATURES),
+        ),
+    ),
 )
