@@ -245,8 +245,9 @@ def overlap(
     """How far below its input's address the output of a kernel must lie to share its memory.
 
     ``image`` and ``output`` are NHWC shapes of one-byte elements.  The kernel goes through output
-    pixels in memory order, ``block`` of an image at a time; with ``rereads`` it may read a block's window again
-    after it has written some of the block, else all is read before.  See :attr:`Kernel.overlap`.
+    pixels in memory order, ``block`` of an image at a time; with ``rereads`` it may read a block's
+    window again after it has written some of the block, else all is read before.  See
+    :class:`tinygen.ops.base.Kernel`.
     """
     batch, height, width, depth = image
     _, rows, columns, channels = output
