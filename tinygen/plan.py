@@ -42,15 +42,29 @@ class Buffer:
         return self.first <= other.last and other.first <= self.last
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A kernel that could compute a step: its variant, its name, the cycles expected of it."""
+
+    variant: str
+    kernel: str
+    cycles: int
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One kernel call.  ``scratch`` is the offset of its scratch memory, -1 without any."""
+    """One kernel call.  ``scratch`` is the offset of its scratch memory, -1 without any.
+
+    ``alternatives`` are all kernels that apply, the chosen one among them, in the operator's
+    order.
+    """
 
     node: Node
     kernel: Kernel
     variant: str
     macs: int
     scratch: int = -1
+    alternatives: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +128,10 @@ def _step(graph: Graph, node: Node, features: frozenset[str]) -> Step:
     ]
     if not found:
         raise InputError(f"{graph.where(node)}: no kernel computes it")
+    alternatives = tuple(Choice(isa, kernel.name, cycles) for cycles, _, isa, kernel in found)
     _, _, isa, kernel = min(found, key=lambda entry: entry[:2])
     kernel = replace(kernel, args=tuple(_constant(graph, node, a) for a in kernel.args))
-    return Step(node, kernel, isa, op.macs(graph, node))
+    return Step(node, kernel, isa, op.macs(graph, node), alternatives=alternatives)
 
 
 def _constant(graph: Graph, node: Node, arg: Arg) -> Arg:
