@@ -24,6 +24,8 @@ from tinygen import boards, cycles, emit, platformio, project, reference, resour
 from tinygen.boards import Board
 from tinygen.compile import Compiled, check_fit, compile_model
 from tinygen.errors import InputError, MismatchError, TinyGenError
+from tinygen.graph import Graph
+from tinygen.plan import Choice
 from tinygen.simulate import qemu
 from tinygen.sizes import Sizes
 
@@ -42,8 +44,36 @@ _STAND_INS = {
 
 
 @dataclass(frozen=True)
+class Program:
+    """C sources of a model, and what the minimal program around it needs to know.
+
+    ``name`` is the prefix of the model's symbols and of its header; the header declares what the
+    ones that TinyGen generates do.
+    """
+
+    name: str
+    sources: tuple[Path, ...]
+    includes: tuple[Path, ...]
+    input_bytes: tuple[int, ...]
+    definitions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Instructions of one inference, and an estimate of its cycles where there is a model."""
+
+    instructions: int
+    cycles: int | None
+
+
+@dataclass(frozen=True)
 class LayerCost:
-    """One layer: ``instructions`` and ``cycles`` include the few that report it."""
+    """One layer: ``instructions`` and ``cycles`` include the few that report it.
+
+    ``bound`` and ``expected`` are what its kernel says of itself: instructions the method needs,
+    counted by hand, and cycles on the core it is written for; 0 when it says nothing.
+    ``alternatives`` are the kernels that could have computed it, the one taken among them.
+    """
 
     name: str
     op: str
@@ -52,6 +82,9 @@ class LayerCost:
     instructions: int
     cycles: int | None
     macs: int
+    bound: int = 0
+    expected: int = 0
+    alternatives: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +101,16 @@ class Bench:
     arena_bytes: int
     sizes: Sizes
     layers: tuple[LayerCost, ...]
+
+    @property
+    def bound(self) -> int:
+        """Instructions that the methods need, over the layers whose kernels say so."""
+        return sum(layer.bound for layer in self.layers)
+
+    @property
+    def bounded(self) -> int:
+        """Instructions that the layers took whose kernels state a bound."""
+        return sum(layer.instructions for layer in self.layers if layer.bound)
 
 
 def machine_for(board: Board) -> Board:
@@ -95,19 +138,18 @@ def bench(path: Path, board: Board) -> Bench:
     compiled = compile_model(path, machine)
     check_fit(path, board, compiled.plan.weight_bytes, compiled.plan.arena_bytes)
     with tempfile.TemporaryDirectory(prefix="tinygen-") as name:
-        folder = Path(name)
-        plain = build(compiled, machine, folder)
-        traced = build(compiled, machine, folder, traced=True)
-        total = _run(machine, plain, (BEGIN, END)).segments[SECOND]
+        program = generated(compiled, Path(name))
+        plain = build(program, machine, Path(name, "plain.elf"))
+        traced = build(program, machine, Path(name, "traced.elf"), traced=True)
+        cost = measure(machine, plain)
         run = _run(machine, traced, (BEGIN, END, LAYER))
-        _check_output(compiled, run.finished.output)
-        code = _disassembled(machine, plain)
+        check_output(compiled.graph, run.finished.output)
         return Bench(
             model=compiled.graph.source,
             board=board,
             machine=machine,
-            instructions=total.instructions,
-            cycles=cycles.estimate(machine.core, code, total.blocks),
+            instructions=cost.instructions,
+            cycles=cost.cycles,
             macs=compiled.plan.macs,
             weight_bytes=compiled.plan.weight_bytes,
             arena_bytes=compiled.plan.arena_bytes,
@@ -116,33 +158,47 @@ def bench(path: Path, board: Board) -> Bench:
         )
 
 
-def build(compiled: Compiled, machine: Board, folder: Path, traced: bool = False) -> Path:
-    """Compile the minimal program for ``compiled`` on ``machine``; returns the ELF's path."""
-    system = machine.system
-    assert system is not None
+def generated(compiled: Compiled, folder: Path) -> Program:
+    """Write the sources that TinyGen makes of a model into ``folder``."""
     for path, text in emit.sources(compiled.plan, compiled.name).items():
         (folder / Path(path).name).write_text(text)
-    firmware = resources.folder("firmware")
-    port, elf = firmware / "port", folder / ("traced.elf" if traced else "plain.elf")
     graph = compiled.plan.graph
-    definitions = {
-        "MODEL_HEADER": f'"{compiled.name}.h"',
-        "MODEL(x)": f"{compiled.name}_##x",
-        "MODEL_INPUT_BYTES": ",".join(str(graph.at(i).bytes) for i in graph.inputs),
-        "TINYGEN_CLOCK_HZ": f"{machine.clock_hz}UL",
-        **({"TINYGEN_TRACE": "1"} if traced else {}),
-    }
+    return Program(
+        name=compiled.name,
+        sources=(folder / f"{compiled.name}.c",),
+        includes=(folder,),
+        input_bytes=tuple(graph.at(i).bytes for i in graph.inputs),
+    )
+
+
+def build(program: Program, machine: Board, elf: Path, traced: bool = False) -> Path:
+    """Compile the minimal program around ``program`` for ``machine`` into ``elf``.
+
+    A ``traced`` one reports its layers and writes its outputs.
+    """
+    system = machine.system
+    assert system is not None
+    firmware = resources.folder("firmware")
+    port = firmware / "port"
+    definitions = (
+        f'MODEL_HEADER="{program.name}.h"',
+        f"MODEL(x)={program.name}_##x",
+        f"MODEL_INPUT_BYTES={','.join(map(str, program.input_bytes))}",
+        f"TINYGEN_CLOCK_HZ={machine.clock_hz}UL",
+        *(("TINYGEN_TRACE=1",) if traced else ()),
+        *program.definitions,
+        *system.defines,
+    )
     symbols = project.board_manifest(machine)["tinygen"]["symbols"]
     _compile(
         [
-            _tool(machine, "gcc"),
+            tool(machine, "gcc"),
             *system.flags,
             *("-O2", "-std=gnu99", "-ffunction-sections", "-fdata-sections", "-fno-common"),
-            *(f"-D{name}={value}" for name, value in definitions.items()),
-            *(f"-D{definition}" for definition in system.defines),
-            *(f"-I{path}" for path in (folder, firmware / "runtime", port)),
+            *(f"-D{definition}" for definition in definitions),
+            *(f"-I{path}" for path in (*program.includes, firmware / "runtime", port)),
             *(f"-I{port / name}" for name in system.folders),
-            *(str(p) for p in (folder / f"{compiled.name}.c", firmware / "bench" / "main.c")),
+            *(str(p) for p in (*program.sources, firmware / "bench" / "main.c")),
             *(str(p) for name in system.folders for p in sorted((port / name).glob("*.[cS]"))),
             *("-nostartfiles", "-Wl,--gc-sections", f"-T{port / system.script}", f"-L{port}"),
             *(f"-Wl,--defsym,{name}={value:#x}" for name, value in symbols.items()),
@@ -152,7 +208,19 @@ def build(compiled: Compiled, machine: Board, folder: Path, traced: bool = False
     return elf
 
 
-def _tool(machine: Board, name: str) -> str:
+def measure(machine: Board, elf: Path) -> Cost:
+    """What the second inference of the program in ``elf`` costs."""
+    total = _run(machine, elf, (BEGIN, END)).segments[SECOND]
+    code = _disassembled(machine, elf)
+    return Cost(total.instructions, cycles.estimate(machine.core, code, total.blocks))
+
+
+def outputs(machine: Board, elf: Path) -> bytes:
+    """What the traced program in ``elf`` computes."""
+    return _run(machine, elf, ()).finished.output
+
+
+def tool(machine: Board, name: str) -> str:
     """A program of the machine's compiler; raises :class:`TinyGenError` when it is missing."""
     assert machine.system is not None
     prefix = machine.system.compiler
@@ -209,6 +277,9 @@ def _layers(
             instructions=segment.instructions,
             cycles=cycles.estimate(machine.core, code, segment.blocks),
             macs=step.macs,
+            bound=step.kernel.bound,
+            expected=step.kernel.cycles,
+            alternatives=step.alternatives,
         )
         for step, segment in zip(steps, second, strict=True)
     )
@@ -218,7 +289,7 @@ def _disassembled(machine: Board, elf: Path) -> dict[int, cycles.Instruction]:
     if machine.core not in cycles.TIMINGS:
         return {}
     done = subprocess.run(
-        [_tool(machine, "objdump"), "-d", "-z", str(elf)],
+        [tool(machine, "objdump"), "-d", "-z", str(elf)],
         capture_output=True,
         text=True,
         check=True,
@@ -226,9 +297,8 @@ def _disassembled(machine: Board, elf: Path) -> dict[int, cycles.Instruction]:
     return cycles.disassembly(done.stdout)
 
 
-def _check_output(compiled: Compiled, output: bytes) -> None:
-    """Raise :class:`MismatchError` unless the bytes that the core computed are the reference's."""
-    graph = compiled.graph
+def check_output(graph: Graph, output: bytes) -> None:
+    """Raise :class:`MismatchError` unless ``output`` is what ``graph`` makes of the inputs."""
     inputs = next(verify.generated(graph)).inputs
     wanted = b"".join(array.tobytes() for array in reference.run(graph, inputs))
     if output != wanted:

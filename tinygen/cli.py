@@ -200,6 +200,7 @@ def inspect(model: Model, as_json: Json = False) -> None:
 def bench(
     model: Model,
     board: BoardName = "qemu_m4",
+    why: Annotated[bool, typer.Option("--why", help="Show the kernels not taken, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure instructions, flash and RAM of a model on an emulated core."""
@@ -211,7 +212,7 @@ def bench(
     if as_json:
         console.print_json(report.document(result))
     else:
-        report.show(result, console.out())
+        report.show(result, console.out(), why)
 
 
 @app.command()

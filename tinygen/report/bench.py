@@ -6,12 +6,21 @@ from typing import Any
 
 from rich.console import Console
 
-from tinygen.bench import Bench
+from tinygen.bench import Bench, LayerCost
 from tinygen.report.console import table
+
+COLUMNS = (
+    *("", "operator", "kernel", "variant", ">MACs", ">instructions", ">bound", ">a MAC"),
+    *(">cycles (estimate)", ">cycles (expected)"),
+)
 
 
 def document(result: Bench) -> dict[str, Any]:
-    """For ``--json``.  ``cycles_estimate`` is null for cores without a timing model."""
+    """For ``--json``.
+
+    ``cycles_estimate`` is null for cores without a timing model, ``bound`` and
+    ``cycles_expected`` of a layer are null where its kernel does not state them.
+    """
     return {
         "model": result.model,
         "board": result.board.name,
@@ -24,6 +33,8 @@ def document(result: Bench) -> dict[str, Any]:
         "ram": result.sizes.ram.total,
         "weights": result.weight_bytes,
         "arena": result.arena_bytes,
+        "bound": result.bound,
+        "bounded_instructions": result.bounded,
         "layers": [
             {
                 "name": layer.name,
@@ -32,7 +43,17 @@ def document(result: Bench) -> dict[str, Any]:
                 "variant": layer.variant,
                 "instructions": layer.instructions,
                 "cycles_estimate": layer.cycles,
+                "cycles_expected": layer.expected or None,
+                "bound": layer.bound or None,
                 "macs": layer.macs,
+                "alternatives": [
+                    {
+                        "variant": choice.variant,
+                        "kernel": choice.kernel,
+                        "cycles_expected": choice.cycles or None,
+                    }
+                    for choice in layer.alternatives
+                ],
             }
             for layer in result.layers
         ],
@@ -43,24 +64,13 @@ def _per_mac(instructions: int, macs: int) -> float | None:
     return round(instructions / macs, 3) if macs else None
 
 
-def show(result: Bench, console: Console) -> None:
-    """Print the layers and the totals."""
-    rows: list[tuple[object, ...]] = [
-        (
-            i,
-            layer.op,
-            layer.kernel,
-            layer.variant,
-            layer.macs,
-            layer.instructions,
-            "-" if layer.macs == 0 else f"{layer.instructions / layer.macs:.2f}",
-            "-" if layer.cycles is None else layer.cycles,
-        )
-        for i, layer in enumerate(result.layers)
-    ]
-    columns = ["", "operator", "kernel", "variant", ">MACs", ">instructions", ">a MAC", ">cycles"]
-    console.print(table([*columns[:-1], ">cycles (estimate)"], rows))
+def show(result: Bench, console: Console, why: bool = False) -> None:
+    """Print the layers and the totals; with ``why`` also the kernels that were not taken."""
+    rows = [_row(i, layer) for i, layer in enumerate(result.layers)]
+    console.print(table(COLUMNS, rows))
     console.print()
+    if why:
+        _show_choices(result, console)
     per_mac = _per_mac(result.instructions, result.macs)
     console.print(
         f"{result.model} on {result.machine.title}: {result.instructions:,} instructions"
@@ -78,3 +88,35 @@ def show(result: Bench, console: Console) -> None:
         f"minimal program: flash {flash.total:,} bytes ({flash.weights:,} weights, {flash.code:,} "
         f"code of the model), RAM {ram.total:,} bytes ({ram.arena:,} arena), stack not counted"
     )
+    if result.bound:
+        console.print(
+            f"bound counted by hand for {result.bounded / result.instructions:.0%} of the "
+            f"instructions: {result.bound:,} of {result.bounded:,}"
+        )
+
+
+def _row(index: int, layer: LayerCost) -> tuple[object, ...]:
+    return (
+        index,
+        layer.op,
+        layer.kernel,
+        layer.variant,
+        layer.macs,
+        layer.instructions,
+        layer.bound or "-",
+        "-" if layer.macs == 0 else f"{layer.instructions / layer.macs:.2f}",
+        "-" if layer.cycles is None else layer.cycles,
+        layer.expected or "-",
+    )
+
+
+def _show_choices(result: Bench, console: Console) -> None:
+    """The kernels that apply to each layer, by the cycles that decided between them."""
+    rows: list[tuple[object, ...]] = []
+    for i, layer in enumerate(result.layers):
+        for choice in sorted(layer.alternatives, key=lambda choice: choice.cycles):
+            taken = (choice.variant, choice.kernel) == (layer.variant, layer.kernel)
+            cells = (choice.kernel, choice.variant, choice.cycles or "-", "taken" if taken else "")
+            rows.append((i, *cells))
+    console.print(table(["", "kernel that applies", "variant", ">cycles (expected)", ""], rows))
+    console.print()
