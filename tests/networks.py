@@ -96,15 +96,29 @@ def _filter(net: Net, source: int, shape: Shape, axis: int) -> tuple[tuple[int, 
     filter_scales = tuple(draw(scales(-8, -5)) for _ in range(count))
     taps = int(np.prod(shape)) // channels
     data = draw(arrays(shape, limits=(-127, 127)))
-    if draw(st.integers(0, 3)) == 0:
-        np.moveaxis(data, axis, 0)[draw(st.integers(0, channels - 1))] = 0
+    dead = _kill(draw, np.moveaxis(data, axis, 0))
     filters = net.add(tb.Tensor(shape, "int8", filter_scales, (0,) * count, axis=axis, data=data))
     products = tuple(float(np.float32(given.scale * s)) for s in filter_scales)
     bound = int(74 * 64 * taps**0.5)
     data = draw(arrays((channels,), "int32", (-bound, bound)))
+    data[dead] = np.where(draw(st.booleans()), 0, data[dead])
     bias = net.add(tb.Tensor((channels,), "int32", products, (0,) * count, data=data))
     target = net.fitting(max(products) * 74 * 64 * taps**0.5 / 64)
     return (source, filters, bias), target
+
+
+def _kill(draw: Draw, filters: Array) -> Array:
+    """Zero filters (outputs, ...) of some outputs and inputs, as pruning and training leave them.
+
+    Returns the outputs.
+    """
+    dead = np.zeros(len(filters), dtype=bool)
+    if draw(st.integers(0, 2)) == 0:
+        for mask in (dead, np.zeros(filters.shape[-1], dtype=bool)):
+            some = np.random.default_rng(draw(st.integers(0, 1 << 32)))
+            mask[:] = some.random(mask.size) < draw(st.sampled_from([0.0, 0.3, 0.6, 1.0]))
+            (filters if mask is dead else filters.T)[mask] = 0
+    return dead
 
 
 def _windows(net: Net, source: int) -> tuple[tuple[int, int], tuple[int, int], dict[str, int]]:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shared_models
 from graphs import activation, constant, convolution, random_inputs
 from host_c import HostModels
+from hypothesis import Phase, given, settings
+from networks import networks
+from strategies import Case
+from test_operators import REPEATABLE
 
-from tinygen import passes, plan, reference
-from tinygen.graph import Graph, Node
-from tinygen.ops import conv2d, elementwise
+from tinygen import importers, passes, plan, reference, verify
+from tinygen.graph import Array, Graph, Node
+from tinygen.importers import tflite
+from tinygen.ops import (
+    BY_NAME,
+    concatenation,
+    conv2d,
+    depthwise_conv2d,
+    elementwise,
+    fully_connected,
+    mean,
+    pooling,
+)
 from tinygen.ops.common import bias_of
 from tinygen.ops.dsp import FEATURES as DSP
+from tinygen.passes import known
+from tinygen.passes.drop_channels import drop_channels
 from tinygen.passes.drop_dead import drop_dead
+from tinygen.passes.fold_channels import fold_channels
 from tinygen.passes.fold_constants import fold_constants
 from tinygen.passes.fuse_activation import fuse_activation
 from tinygen.passes.fuse_pad import fuse_pad
@@ -148,3 +167,258 @@ def test_dead_channels_get_plain_numbers(bias: int, tmp_path: Path) -> None:
 def test_live_channels_stay() -> None:
     graph = convolution()
     assert settle_constant_channels(graph) is graph
+
+
+# ---- known channels ------------------------------------------------------------------------------
+
+
+def with_data(graph: Graph, index: int, change: Callable[[Array], None]) -> Graph:
+    """``graph`` with ``change`` done to a copy of constant ``index``."""
+    data = graph.at(index).data
+    assert data is not None
+    data = data.copy()
+    change(data)
+    return graph.with_tensor(index, data=data)
+
+
+def dead(graph: Graph, channels: slice, bias: int) -> Graph:
+    """``graph`` whose convolution 0 has zero filters in ``channels`` and ``bias`` there."""
+    graph = with_data(graph, 1, lambda data: data.__setitem__(channels, 0))
+    return with_data(graph, 2, lambda data: data.__setitem__(channels, bias))
+
+
+def then(graph: Graph, op: str, attrs: object, shape: tuple[int, ...], *constants: Array) -> Graph:
+    """``graph`` with one operator more, on its output and ``constants``."""
+    (last,) = graph.outputs
+    inputs = [last]
+    for data in constants:
+        scales = (0.01,) * (data.dtype == np.int8)
+        graph, index = graph.add_tensor(constant(f"c{len(graph.tensors)}", data, *scales))
+        inputs.append(index)
+    quant = graph.at(last).quant if op not in LAYERS else activation("", scale=0.2).quant
+    tensor = replace(activation(f"after{len(graph.nodes)}", *shape), quant=quant)
+    graph, out = graph.add_tensor(tensor)
+    node = Node(op, tuple(inputs), (out,), attrs, len(graph.nodes))
+    graph = replace(graph, nodes=(*graph.nodes, node), outputs=(out,))
+    assert BY_NAME[op].shapes(graph, node) == (shape,)
+    return graph
+
+
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def weights(*shape: int, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).integers(-127, 128, shape).astype(np.int8)
+
+
+def conv(graph: Graph, channels: int, kernel: int, padding: str = "VALID") -> Graph:
+    """``graph`` with a convolution of square windows more."""
+    _, rows, columns, depth = graph.at(graph.outputs[0]).shape
+    around = 0 if padding == "SAME" else kernel - 1
+    attrs = conv2d.Attrs(padding=padding)
+    taps = weights(channels, kernel, kernel, depth)
+    return then(graph, "CONV_2D", attrs, (1, rows - around, columns - around, channels), taps)
+
+
+def depthwise(graph: Graph, padding: str = "SAME") -> Graph:
+    shape = graph.at(graph.outputs[0]).shape
+    attrs = depthwise_conv2d.Attrs(padding=padding)
+    return then(graph, "DEPTHWISE_CONV_2D", attrs, shape, weights(1, 3, 3, shape[3]))
+
+
+def dropped(graph: Graph, folder: Path | None = None) -> list[int]:
+    """Channels that folding and dropping leave behind each node, after checking the bytes."""
+    after = drop_channels(fold_channels(graph), 1)
+    same_results(graph, after)
+    same_results(graph, passes.run(graph), folder)
+    return [after.output(node).shape[-1] for node in after.nodes]
+
+
+ZERO, ELSEWHERE = 0, 4000
+"""Biases that make a channel the zero point, and another value."""
+
+
+def image(channels: int = 12, bias: int = ELSEWHERE) -> Graph:
+    """A convolution half of whose ``channels`` are dead."""
+    graph = convolution((7, 7, 3), (channels, 3, 3))
+    return dead(graph, slice(0, channels // 2), bias)
+
+
+@pytest.mark.parametrize("bias", [ZERO, ELSEWHERE, 1 << 30, -(1 << 31)])
+def test_dead_channels_are_folded_into_the_next_layer(bias: int, tmp_path: Path) -> None:
+    assert dropped(conv(image(bias=bias), 3, 1), tmp_path) == [6, 3]
+    assert dropped(conv(image(bias=bias), 3, 3)) == [6, 3]
+
+
+def test_padding_keeps_channels_that_are_not_the_zero_point(tmp_path: Path) -> None:
+    assert dropped(conv(image(bias=ZERO), 3, 3, "SAME"), tmp_path) == [6, 3]
+    assert dropped(conv(image(), 3, 3, "SAME"), tmp_path) == [12, 3]
+
+
+def test_taps_that_padding_never_skips_are_folded() -> None:
+    graph = conv(image(), 3, 3, "SAME")
+    graph = with_data(graph, graph.nodes[1].inputs[1], lambda data: _only_centre(data[..., :6]))
+    assert dropped(graph) == [6, 3]
+
+
+def _only_centre(taps: Array) -> None:
+    centre = taps[:, 1, 1].copy()
+    taps[:] = 0
+    taps[:, 1, 1] = centre
+
+
+def test_depthwise_channels_fold_where_their_border_is_even(tmp_path: Path) -> None:
+    assert dropped(conv(depthwise(image(bias=ZERO)), 5, 1), tmp_path) == [6, 6, 5]
+    assert dropped(conv(depthwise(image()), 5, 1)) == [12, 12, 5]
+    # Averages of an uneven image are even again.
+    pooled = then(
+        depthwise(image()), "MEAN", mean.Attrs(), (1, 12), np.array([1, 2], dtype=np.int32)
+    )
+    graph = then(pooled, "FULLY_CONNECTED", fully_connected.Attrs(), (1, 2), weights(2, 12))
+    assert dropped(graph) == [6, 6, 6, 2]
+
+
+def test_channels_fold_through_operators_that_keep_them_apart(tmp_path: Path) -> None:
+    graph = image()
+    attrs = pooling.Attrs((2, 2), (1, 1), "SAME")
+    graph = then(graph, "AVERAGE_POOL_2D", attrs, (1, 7, 7, 12))
+    graph = then(graph, "RELU", None, (1, 7, 7, 12))
+    graph = then(graph, "ADD", elementwise.Attrs(), (1, 7, 7, 12), weights(12))
+    (last,) = graph.outputs
+    graph = then(graph, "HARD_SWISH", None, (1, 7, 7, 12))
+    (other,) = graph.outputs
+    graph = then(graph, "CONCATENATION", concatenation.Attrs(-1), (1, 7, 7, 12))
+    node = replace(graph.nodes[-1], inputs=(last, other))
+    graph = replace(graph, nodes=(*graph.nodes[:-1], node))
+    graph = graph.with_tensor(graph.outputs[0], shape=(1, 7, 7, 24))
+    graph = then(graph, "RESHAPE", None, (1, 7 * 7 * 24))
+    graph = then(graph, "FULLY_CONNECTED", fully_connected.Attrs(), (1, 3), weights(3, 7 * 7 * 24))
+    assert dropped(graph, tmp_path) == [6, 6, 6, 6, 6, 12, 49 * 12, 3]
+
+
+def test_saturated_channels_are_known() -> None:
+    """A filter that is not zero, whose every sum is clamped to the same value."""
+    graph = with_data(convolution((7, 7, 3), (4, 3, 3)), 1, lambda data: data[1:3].fill(1))
+    graph = with_data(graph, 2, lambda data: data[1:3].fill(1 << 20))
+    graph = replace(graph, nodes=(replace(graph.nodes[0], attrs=conv2d.Attrs(activation="RELU")),))
+    values = known.analyse(graph)[graph.outputs[0]]
+    assert values.even.tolist() == [False, True, True, False]
+    assert dropped(conv(graph, 3, 1)) == [2, 3]
+
+
+def test_outputs_and_inputs_keep_their_channels() -> None:
+    assert dropped(image()) == [12]
+    graph = with_data(convolution((7, 7, 6), (4, 3, 3)), 1, lambda data: data[..., :3].fill(0))
+    after = drop_channels(graph, 1)
+    assert after is graph
+
+
+def test_channels_that_another_layer_reads_stay() -> None:
+    graph = conv(image(), 3, 1)
+    middle = graph.nodes[0].outputs[0]
+    assert dropped(replace(graph, outputs=(*graph.outputs, middle))) == [12, 3]
+
+
+def test_channels_are_filled_up_with_empty_ones(tmp_path: Path) -> None:
+    graph = conv(dead(convolution((7, 7, 3), (12, 3, 3)), slice(0, 7), ELSEWHERE), 3, 1)
+    after = drop_channels(fold_channels(graph), 4)
+    assert [after.output(node).shape[-1] for node in after.nodes] == [8, 3]
+    filters = after.required(after.nodes[0], 1).data
+    assert filters is not None
+    assert np.count_nonzero(filters.any(axis=(1, 2, 3))) == 5
+    same_results(graph, after, tmp_path)
+
+
+def test_a_network_of_dead_channels_alone_still_runs(tmp_path: Path) -> None:
+    graph = conv(dead(convolution((7, 7, 3), (5, 3, 3)), slice(0, 5), ELSEWHERE), 3, 1)
+    assert dropped(graph, tmp_path) == [1, 3]
+
+
+def draw(count: int) -> list[Case]:
+    """The first ``count`` random networks, the same ones every time."""
+    cases: list[Case] = []
+
+    @settings(REPEATABLE, max_examples=count, phases=[Phase.generate])
+    @given(networks())
+    def collect(case: Case) -> None:
+        cases.append(case)
+
+    collect()
+    return cases
+
+
+def fed(case: Case, graph: Graph) -> list[tuple[Array, ...]]:
+    """The case's own inputs, and all that are made without end, extremes among them."""
+    made = [c.inputs for c, _ in zip(verify.generated(graph), range(4), strict=False)]
+    return [case.inputs, *made]
+
+
+def check_network(case: Case) -> int:
+    """Passes change no output, and analysis holds; returns how many values went."""
+    graph = tflite.load(case.model.bytes)
+    said, narrow = known.analyse(graph), drop_channels(fold_channels(graph), 1)
+    for inputs in fed(case, graph):
+        values = reference.run_all(graph, inputs)
+        for index in said.keys() & values.keys():
+            assert (said[index].low <= values[index]).all()
+            assert (said[index].high >= values[index]).all()
+            assert (said[index].image == values[index])[..., said[index].known].all()
+        for rewritten in (narrow, passes.run(graph)):
+            results = reference.run(rewritten, inputs)
+            for index, result in zip(graph.outputs, results, strict=True):
+                np.testing.assert_array_equal(values[index], result, strict=True)
+    return sum(t.elements - narrow.at(i).elements for i, t in enumerate(graph.tensors))
+
+
+def test_random_networks_stay_the_same() -> None:
+    went = [check_network(case) for case in draw(100)]
+    assert sum(count > 0 for count in went) >= 10
+
+
+@pytest.mark.wide
+def test_random_networks_stay_the_same_widely() -> None:
+    for case in draw(2000):
+        check_network(case)
+
+
+def test_folding_without_regard_to_padding_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = known.taps_of
+
+    def forgetful(graph: Graph, node: Node) -> known.Taps | None:
+        taps = honest(graph, node)
+        return taps and replace(taps, seen=np.ones_like(taps.seen))
+
+    monkeypatch.setattr(known, "taps_of", forgetful)
+    with pytest.raises(AssertionError):
+        dropped(conv(image(), 3, 3, "SAME"))
+    with pytest.raises(AssertionError):
+        for case in draw(100):
+            check_network(case)
+
+
+def test_dropping_a_channel_too_many_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = drop_channels.__globals__["_uses"]
+
+    def careless(graph: Graph, node: Node) -> known.Mask:
+        uses: known.Mask = honest(graph, node)
+        uses[:, np.flatnonzero(uses.any(axis=0))[:1]] = False
+        return uses
+
+    monkeypatch.setitem(drop_channels.__globals__, "_uses", careless)
+    with pytest.raises(AssertionError):
+        dropped(conv(image(), 3, 1))
+
+
+@shared_models.needed
+def test_half_dead_network_is_halved() -> None:
+    graph = importers.load(shared_models.path("vww_96_int8"))
+    after = drop_channels(fold_channels(graph), 1)
+    assert sum(BY_NAME[node.op].macs(after, node) for node in after.nodes) <= 3_733_073
+    layers = [node for node in after.nodes if node.op in LAYERS]
+    assert sum(after.required(node, 1).bytes for node in layers) <= 29_286
+    for golden in shared_models.goldens("vww_96_int8"):
+        for passed in (after, passes.run(graph)):
+            (output,) = reference.run(passed, [golden.input])
+            np.testing.assert_array_equal(output, golden.output, strict=True)

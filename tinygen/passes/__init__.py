@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygen.graph import Graph
+from tinygen.passes.drop_channels import drop_channels
 from tinygen.passes.drop_dead import drop_dead
+from tinygen.passes.fold_channels import fold_channels
 from tinygen.passes.fold_constants import fold_constants
 from tinygen.passes.fuse_activation import fuse_activation
 from tinygen.passes.fuse_pad import fuse_pad
@@ -18,6 +20,8 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_constants,
     fuse_pad,
     fuse_activation,
+    fold_channels,
+    drop_channels,
     settle_constant_channels,
     drop_dead,
 )
