@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import wrap32
-from tinygen.ops import conv2d, portable
+from tinygen.ops import conv2d, dsp_depthwise, portable
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -156,5 +156,11 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
-    variants=variants(convolution, (("portable", portable.depthwise, portable.FEATURES),)),
+    variants=variants(
+        convolution,
+        (
+            ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
+            ("portable", portable.depthwise, portable.FEATURES),
+        ),
+    ),
 )

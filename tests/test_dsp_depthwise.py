@@ -1,0 +1,131 @@
+"""Depthwise convolutions for Arm's DSP extension: the C twin of their assembly on the host."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import HASH, activation, constant, random_inputs
+from host_c import HostModels
+
+from tinygen import plan, reference
+from tinygen.graph import Graph, Node
+from tinygen.ops import conv2d, depthwise_conv2d
+from tinygen.ops.common import Pads
+from tinygen.ops.dsp import FEATURES as DSP
+
+PADDED = Pads(5, 4, 6, 7)
+
+
+def depthwise(
+    image: tuple[int, int, int],
+    kernel: tuple[int, int] = (3, 3),
+    stride: tuple[int, int] = (1, 1),
+    multiplier: int = 1,
+    padding: str = "SAME",
+    pads: Pads | None = None,
+    dilation: tuple[int, int] = (1, 1),
+    batch: int = 1,
+    zero_points: tuple[int, int] = (-128, -128),
+    seed: int = 0,
+) -> Graph:
+    """One depthwise convolution of an image (height, width, depth)."""
+    random = np.random.default_rng(seed)
+    channels = image[2] * multiplier
+    attrs = depthwise_conv2d.Attrs(
+        stride=stride,
+        dilation=dilation,
+        padding=padding if pads is None else "EXPLICIT",
+        pads=pads or Pads(),
+    )
+    weights = random.integers(-127, 128, (1, *kernel, channels)).astype(np.int8)
+    window = conv2d.Window(kernel, stride, dilation, attrs.padding, attrs.pads)
+    spread = 74 * 74 * float(np.sqrt(kernel[0] * kernel[1]))
+    scales = tuple(0.07 * 60 / spread / 0.05 * (1 + 0.1 * (i % 7)) for i in range(channels))
+    tensors = (
+        activation("in", batch, *image, scale=0.05, zero_point=zero_points[0]),
+        constant("w", weights, *scales, axis=3),
+        constant("b", random.integers(-3000, 9000, channels).astype(np.int32)),
+        activation(
+            "out", batch, *window.output(*image[:2]), channels, scale=0.07,
+            zero_point=zero_points[1],
+        ),
+    )  # fmt: skip
+    nodes = (Node("DEPTHWISE_CONV_2D", (0, 1, 2), (3,), attrs, 0),)
+    return Graph("depthwise", tensors, nodes, (0,), (3,), "d.tflite", HASH)
+
+
+def networks() -> dict[str, Graph]:
+    """Shapes that reach every edge: windows that pad, stride, dilate, lie outside the image."""
+    made: dict[str, Graph] = {}
+
+    def add(*args: object, **more: object) -> None:
+        made[f"d{len(made)}"] = depthwise(*args, seed=len(made), **more)  # type: ignore[arg-type]
+
+    for depth, stride in itertools.product(range(1, 10), (1, 2)):
+        add((6 + depth % 3, 5 + depth % 4, depth), stride=(stride, stride))
+    for depth, multiplier, stride in itertools.product((1, 2, 3, 4), (2, 3), (1, 2)):
+        add((7, 9, depth), stride=(stride, stride), multiplier=multiplier)
+    for height, width in itertools.product((1, 2, 3, 4), repeat=2):
+        add((height, width, 4))
+        add((height, width, 5), stride=(2, 2))
+    for stride in ((1, 2), (2, 1), (3, 3), (3, 1)):
+        add((10, 11, 4), stride=stride)
+        add((10, 11, 4), stride=stride, padding="VALID")
+    for dilation in ((1, 2), (2, 1), (2, 3)):
+        add((9, 11, 5), dilation=dilation)
+        add((9, 11, 4), dilation=dilation, padding="VALID")
+    for pads in (PADDED, Pads(1, 0, 0, 1), Pads(0, 3, 2, 0)):
+        add((4, 5, 4), pads=pads)
+        add((5, 4, 2), pads=pads, stride=(2, 2))
+    for length in (3, 5, 10, 15):
+        add((16, 1, 8), (length, 1), padding="VALID")
+        add((1, 17, 9), (1, length))
+        add((16, 1, 4), (length, 1), stride=(2, 1))
+    add((13, 10, 1), (10, 8), stride=(2, 2), multiplier=8)
+    add((13, 10, 3), (5, 5))
+    add((6, 7, 6), (2, 4))
+    add((6, 7, 6), batch=2)
+    add((7, 6, 5), batch=2, stride=(2, 2))
+    add((25, 5, 6))
+    add((40, 50, 2))
+    add((39, 48, 3), stride=(2, 2))
+    add((3, 130, 2))
+    add((12, 131, 3), stride=(2, 2))
+    add((96, 96, 1), stride=(2, 2), multiplier=2)
+    add((8, 8, 4), zero_points=(-128, 3))
+    add((8, 8, 7), zero_points=(11, -20))
+    add((8, 8, 4), zero_points=(-1, -128))
+    return made
+
+
+def check(graphs: dict[str, Graph], folder: Path) -> None:
+    with HostModels(graphs, folder, features=DSP) as host:
+        for name, graph in graphs.items():
+            shape = graph.at(graph.inputs[0]).shape
+            given = [random_inputs(graph, seed) for seed in range(2)]
+            given += [[np.full(shape, value, dtype=np.int8)] for value in (-128, 127)]
+            for inputs in given:
+                want = reference.run(graph, inputs)[0]
+                assert np.array_equal(host.run(name, inputs)[0][0], want), (name, graph)
+
+
+def test_all_shapes(tmp_path: Path) -> None:
+    graphs = networks()
+    used = [step.variant for g in graphs.values() for step in plan.make(g, DSP).steps]
+    assert used.count("dsp") > 60
+    check(graphs, tmp_path)
+
+
+@pytest.mark.parametrize("limits", ["RELU6", "RELU_N1_TO_1"])
+def test_limits_within_int8(limits: str, tmp_path: Path) -> None:
+    graph = depthwise((6, 6, 5), zero_points=(-128, -100))
+    node = graph.nodes[0]
+    attrs = depthwise_conv2d.Attrs(activation=limits)
+    limited = Graph(
+        "limited", graph.tensors, (Node(node.op, node.inputs, node.outputs, attrs, 0),), (0,), (3,),
+        "l.tflite", HASH,
+    )  # fmt: skip
+    check({"limited": limited}, tmp_path)
