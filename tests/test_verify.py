@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shared_models
+import tflite_builder as tb
 from dut_bench import Pipe
 from dut_bench import build as build_dut
+from strategies import Quant as Scaled
+from strategies import constant, tensor
 
 from tinygen import compile as compiler
 from tinygen import importers, platformio, project, reference, resources
@@ -127,6 +130,48 @@ def damage(folder: Path, array: int) -> None:
     chosen = list(WEIGHT.finditer(text))[array]
     flipped = int(chosen[3]) ^ 64
     path.write_text(f"{text[: chosen.start(3)]}{flipped}{text[chosen.end(3) :]}")
+
+
+def half_dead() -> bytes:
+    """Two convolutions; of the first one's 16 channels 8 are zero, which the passes drop."""
+    random = np.random.default_rng(0)
+    wide, narrow = (
+        random.integers(-127, 128, (16, 3, 3, 2)),
+        random.integers(-127, 128, (4, 1, 1, 16)),
+    )
+    wide[::2] = 0
+    filters = [constant(data.astype(np.int8), Scaled(0.01, 0)) for data in (wide, narrow)]
+    tensors = (
+        tensor((1, 6, 6, 2), Scaled(0.02, 3)),
+        filters[0],
+        tensor((1, 4, 4, 16), Scaled(0.05, -7)),
+        filters[1],
+        tensor((1, 4, 4, 4), Scaled(0.1, 0)),
+    )
+    options = {"Padding": tb.VALID, "StrideH": 1, "StrideW": 1}
+    ops = (tb.Op("CONV_2D", (0, 1), (2,), options), tb.Op("CONV_2D", (2, 3), (4,), options))
+    return tb.Model(tensors, ops, (0,), (4,)).bytes
+
+
+def test_layers_that_lost_channels_are_compared(tmp_path: Path) -> None:
+    model, folder = tmp_path / "half.tflite", tmp_path / "half"
+    model.write_bytes(half_dead())
+    compiler.build(compiler.request(tmp_path, {"model": model, "board": "host", "output": folder}))
+    assert [layer["bytes"] for layer in project.load(folder).layers] == [4 * 4 * 8, 4 * 4 * 4]
+    result = checked(folder, 3)
+    assert result.passed and result.layers == 3 * 2
+    damage(folder, 0)
+    result = checked(folder, 3)
+    assert not result.passed and "layer that differs is 0 CONV_2D" in result.diverging
+
+
+def test_layers_of_another_size_are_not_compared(built: Path, tmp_path: Path) -> None:
+    folder = copy(built, tmp_path)
+    damage(folder, 0)
+    layers = project.load(folder).layers
+    project.record(folder, layers=tuple({**layer, "bytes": layer["bytes"] - 1} for layer in layers))
+    result = checked(folder, 5)
+    assert not result.passed and result.mismatches and "layer that differs" not in result.diverging
 
 
 def test_one_flipped_weight_is_found_and_its_layer_named(built: Path, tmp_path: Path) -> None:

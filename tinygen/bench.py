@@ -25,6 +25,7 @@ from tinygen.boards import Board
 from tinygen.compile import Compiled, check_fit, compile_model
 from tinygen.errors import InputError, MismatchError, TinyGenError
 from tinygen.graph import Graph
+from tinygen.ops import macs
 from tinygen.plan import Choice
 from tinygen.simulate import qemu
 from tinygen.sizes import Sizes
@@ -89,7 +90,10 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Bench:
-    """What one inference costs.  ``machine`` is the board that was emulated for ``board``."""
+    """What one inference costs.  ``machine`` is the board that was emulated for ``board``.
+
+    ``macs`` are those that the exact passes leave of the model file's ``nominal_macs``.
+    """
 
     model: str
     board: Board
@@ -101,6 +105,7 @@ class Bench:
     arena_bytes: int
     sizes: Sizes
     layers: tuple[LayerCost, ...]
+    nominal_macs: int = 0
 
     @property
     def bound(self) -> int:
@@ -155,6 +160,7 @@ def bench(path: Path, board: Board) -> Bench:
             arena_bytes=compiled.plan.arena_bytes,
             sizes=sizes.of(plain, compiled.name, board),
             layers=_layers(compiled, run, machine, _disassembled(machine, traced)),
+            nominal_macs=macs(compiled.graph),
         )
 
 

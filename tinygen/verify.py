@@ -22,7 +22,7 @@ import numpy as np
 from tinygen import boards, importers, passes, platformio, project, reference, simulate
 from tinygen.errors import InputError, MismatchError, TinyGenError
 from tinygen.graph import Array, Graph, Tensor, printable
-from tinygen.ops import BY_NAME
+from tinygen.ops import macs
 from tinygen.project import Manifest
 from tinygen.protocol import Device, LayerTrace
 from tinygen.report import console
@@ -177,8 +177,7 @@ def _infer(device: Device, case: Case, deep: bool) -> tuple[LayerTrace, ...]:
 
 def _patience(graph: Graph, on: str) -> float:
     """Seconds that one inference may take: emulated chips are slow, on busy machines slower."""
-    macs = sum(BY_NAME[node.op].macs(graph, node) for node in graph.nodes)
-    return _START_SECONDS + macs / (_HOST_RATE if on == HOST else _SLOWEST_RATE)
+    return _START_SECONDS + macs(graph) / (_HOST_RATE if on == HOST else _SLOWEST_RATE)
 
 
 def connect(transport: Transport, manifest: Manifest, on: str, patience: float = 300.0) -> Device:
@@ -241,13 +240,20 @@ def _traced(folder: Path, manifest: Manifest, on: str) -> Launch:
 def _first_different(
     manifest: Manifest, graph: Graph, case: Case, traces: Sequence[LayerTrace]
 ) -> str:
-    """Words that name the first layer whose output is not the reference's; "" when all are."""
+    """Words that name the first layer whose output is not the reference's; "" when all are.
+
+    ``graph`` is the network as the exact passes leave it, channels dropped.  A layer that they left
+    in another size when the project was generated, by another version, is not compared.
+    """
     if not traces or not manifest.layers:
         return ""
     found = {trace.layer: trace.crc for trace in traces}
     values = reference.run_all(graph, case.inputs)
     for number, layer in enumerate(manifest.layers):
-        if number in found and found[number] != crc32(_bytes([values[int(layer["tensor"])]])):
+        value = values.get(int(layer["tensor"]))
+        if number not in found or value is None or value.nbytes != layer.get("bytes", value.nbytes):
+            continue
+        if found[number] != crc32(_bytes([value])):
             return f"the first layer that differs is {number} {layer['op']} '{layer['name']}'"
     return ""
 

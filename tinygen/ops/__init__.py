@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinygen.graph import Graph
 from tinygen.ops import (
     add,
     average_pool,
@@ -58,4 +59,10 @@ OPS: tuple[Op, ...] = (
 
 BY_NAME = {op.name: op for op in OPS}
 
-__all__ = ["BY_NAME", "OPS", "Op", "check"]
+
+def macs(graph: Graph) -> int:
+    """Multiply-accumulates of one inference, counted as the operators define them."""
+    return sum(BY_NAME[node.op].macs(graph, node) for node in graph.nodes)
+
+
+__all__ = ["BY_NAME", "OPS", "Op", "check", "macs"]

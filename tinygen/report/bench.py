@@ -18,6 +18,7 @@ COLUMNS = (
 def document(result: Bench) -> dict[str, Any]:
     """For ``--json``.
 
+    ``macs`` are those left after the exact passes, ``macs_nominal`` those of the model file.
     ``cycles_estimate`` is null for cores without a timing model, ``bound`` and
     ``cycles_expected`` of a layer are null where its kernel does not state them.
     """
@@ -27,6 +28,7 @@ def document(result: Bench) -> dict[str, Any]:
         "machine": result.machine.name,
         "instructions": result.instructions,
         "macs": result.macs,
+        "macs_nominal": result.nominal_macs,
         "instructions_per_mac": _per_mac(result.instructions, result.macs),
         "cycles_estimate": result.cycles,
         "flash": result.sizes.flash.total,
@@ -77,6 +79,11 @@ def show(result: Bench, console: Console, why: bool = False) -> None:
         f"{f', {per_mac:.2f} a multiply-accumulate' if per_mac else ''}",
         markup=False,
     )
+    if result.nominal_macs != result.macs:
+        console.print(
+            f"{result.macs:,} multiply-accumulates of {result.nominal_macs:,} in the file, "
+            "the rest folded into constants"
+        )
     if result.cycles is not None:
         clock = result.board.clock_hz
         milliseconds = f", {1000 * result.cycles / clock:.1f} ms at {clock // 1_000_000} MHz"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 
 from tinygen.emit import comment_text, memory_map
 from tinygen.graph import Graph, Tensor
+from tinygen.ops import macs
 from tinygen.plan import Plan, lower_bound
 from tinygen.report.console import table
 
 
 def document(graph: Graph, plan: Plan) -> dict[str, Any]:
-    """Everything ``inspect`` knows, for ``--json``."""
+    """Everything ``inspect`` knows, for ``--json``.
+
+    ``macs`` and ``layers`` are of the network after the exact passes, which drop channels that no
+    input changes; ``macs_nominal`` are those of the network in the file.
+    """
     return {
         "model": graph.source,
         "sha256": graph.sha256,
@@ -21,6 +27,7 @@ def document(graph: Graph, plan: Plan) -> dict[str, Any]:
         "outputs": [_edge(graph.at(i)) for i in graph.outputs],
         "operators": len(graph.nodes),
         "macs": plan.macs,
+        "macs_nominal": macs(graph),
         "weights": plan.weight_bytes,
         "arena": plan.arena_bytes,
         "arena_lower_bound": lower_bound(plan.buffers),
@@ -92,11 +99,19 @@ def show(graph: Graph, plan: Plan, console: Console) -> None:
     )
     console.print()
     console.print(
-        f"{facts['macs']:,} multiply-accumulates, {facts['weights']:,} bytes of weights, arena "
+        f"{facts['macs']:,} multiply-accumulates{nominal(facts)}, "
+        f"{facts['weights']:,} bytes of weights, arena "
         f"{facts['arena']:,} bytes (no plan needs less than {facts['arena_lower_bound']:,})"
     )
     console.print()
     console.print(memory_picture(plan), markup=False)
+
+
+def nominal(facts: Mapping[str, Any]) -> str:
+    """What the file says of ``macs``, in words, where the passes left fewer."""
+    if facts["macs_nominal"] == facts["macs"]:
+        return ""
+    return f" of {facts['macs_nominal']:,} in the file, the rest folded into constants"
 
 
 def _shape(shape: list[int]) -> str:
