@@ -193,6 +193,7 @@ OP = Op(
         convolution,
         (
             ("dsp", dsp.dense, dsp.FEATURES),
+            ("dsp", dsp.dense_row, dsp.FEATURES),
             ("dsp", dsp.conv2d, dsp.FEATURES),
             ("portable", portable.dense, portable.FEATURES),
             ("portable", portable.conv2d, portable.FEATURES),

@@ -1,130 +1,279 @@
 """Convolutions and dense layers with Arm's DSP extension (Cortex-M4, M7, M33): pairs of products.
 
-Accumulators carry a factor of 256, see :func:`paired_weights`.
+Accumulators carry a factor of 256, see :func:`paired_weights`.  With several pixels, blocks of four
+pixels and two channels are multiplied at a time; weights, starts and multipliers then lie in flash
+as one stream in the order in which they are read, see :func:`stream`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tinygen.graph import Array
-from tinygen.numerics import Int64Array, wrap32
-from tinygen.ops.base import Const, Input, Kernel, Output, Scratch
+from tinygen.numerics import INT32_MAX, Int64Array, wrap32
+from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
-from tinygen.ops.portable import interleave, shape_name
+from tinygen.ops.portable import interleave
+from tinygen.ops.rescale import accumulator_range, solve
 
 FEATURES = frozenset({"dsp"})
 
-PAIRED_LIMIT = 1 << 23
-"""Magnitudes that accumulators of paired weights, 256 times as large, stay below."""
+SHIFT = 12
+"""Shift of the short requantization in blocks: one for all layers, so that they share code."""
+
+SCALE = 256
+"""Factor of accumulators of paired weights."""
+
+EIGHTS = 1024
+"""Multiply-accumulates from which on eight channels at a time are worth their code."""
 
 
 def paired_weights(weights: Array) -> Array | None:
-    """Weights (channels, depth) as words (channels, depth / 4) of two 16-bit numbers 256 a + b.
+    """Weights (channels, depth) as words (channels, depth / 4) of two 16-bit numbers -256 a + b.
 
-    A word holds four taps, a and b of one pair being neighbours; see ``helpers/prepare_quad.c.j2``.
-    None when the depth is no multiple of four or a pair does not fit 16 bits.
+    A word holds four taps, a and b of one pair being neighbours; see
+    ``helpers/prepare_pixels.c.j2``.  Taps that are missing in the last word are 0.  None when a
+    pair does not fit 16 bits, which takes a weight of -128.
     """
-    channels, depth = weights.shape
-    if depth % 4:
+    padded = np.pad(weights, ((0, 0), (0, -weights.shape[1] % 4))).astype(np.int64)
+    halves = padded[:, 1::2] - SCALE * padded[:, 0::2]
+    if halves.max(initial=0) >= 1 << 15:
         return None
-    pairs = weights.astype(np.int64).reshape(channels, -1, 2)
-    halves = 256 * pairs[:, :, 0] + pairs[:, :, 1]
-    if halves.min(initial=0) < -(1 << 15):
-        return None
-    return halves.astype("<i2").reshape(channels, -1).view("<u4").astype(np.uint32)
+    return halves.astype("<i2").view("<u4").astype(np.uint32)
 
 
-def paired_start(weights: Array, bias: Int64Array) -> Array:
-    """What accumulators of :func:`paired_weights` (channels, taps) start from, int32.
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """How accumulators become outputs: by channel ``offset`` (for the accumulators' start) and
+    ``multiplier``, int64; by layer ``rounding``.
 
-    The bias times 256, less what the 127 in ``prepare_quad`` adds for every second tap.
+    ``exact`` means TFLM's two rounded steps, with a ``shift`` less one by channel, else it is the
+    shift of :class:`tinygen.ops.rescale.Rescale`.
     """
-    return wrap32(256 * bias - 127 * weights[:, 1::2].astype(np.int64).sum(axis=1)).astype(np.int32)
+
+    exact: bool
+    offset: Int64Array
+    multiplier: Int64Array
+    shift: Int64Array
+    rounding: int
+
+
+def scaling(conv: Convolution, shifts: tuple[int, ...] | None) -> Scaling | None:
+    """The short requantization with one of ``shifts``, else the exact one; None when accumulators
+    do not fit, or something overflows."""
+    least, greatest = accumulator_range(conv.taps, conv.zero_point, conv.bias)
+    largest = int(max(np.abs(least).max(), np.abs(greatest).max()))
+    if not conv.scaling.fast or SCALE * largest > INT32_MAX:
+        return None
+    found = solve(conv.scaling, least, greatest, SCALE, shifts)
+    if found is not None:
+        shift = np.full(conv.channels, found.shift, dtype=np.int64)
+        wide = found.offset.astype(np.int64), found.multiplier.astype(np.int64)
+        return Scaling(False, *wide, shift, found.rounding)
+    multipliers = conv.scaling.multipliers
+    mantissa = np.array([m.mantissa for m in multipliers], dtype=np.int64)
+    right = np.array([-m.shift for m in multipliers], dtype=np.int64)
+    rounding = 2 * conv.scaling.zero_point + 1
+    most = largest + (abs(rounding) << int(right.max() - 1))
+    if right.max() > 22 or most >= INT32_MAX:
+        return None
+    mantissa, right = (np.broadcast_to(values, conv.channels) for values in (mantissa, right))
+    return Scaling(True, np.zeros(conv.channels, dtype=np.int64), mantissa, right - 1, rounding)
+
+
+def stream(conv: Convolution, words: Array, scale: Scaling) -> Array:
+    """What ``multiply_block`` reads: for every two channels (the last one twice, with the one
+    before it, when their number is odd) their starts, weights, multipliers and, when ``scale`` is
+    exact, both shifts in a word.
+
+    Accumulators there are -256 times TFLM's: multipliers are negative too.
+    """
+    odd = conv.taps[:, 1::2].astype(np.int64).sum(axis=1)
+    start = wrap32(129 * odd - SCALE * conv.folded_bias - scale.offset)
+    pairs = []
+    for first in range(0, conv.channels, 2):
+        at = slice(min(first, conv.channels - 2), min(first, conv.channels - 2) + 2)
+        parts = [start[at], interleave(words[at], 2), -scale.multiplier[at]]
+        if scale.exact:
+            low, high = scale.shift[at]
+            parts.append(np.array([low + (high << 8)]))
+        pairs += [part.astype(np.int64) for part in parts]
+    return (np.concatenate(pairs) & 0xFFFFFFFF).astype(np.uint32)
+
+
+def _clamped(conv: Convolution) -> bool:
+    return (conv.scaling.low, conv.scaling.high) != (-128, 127)
+
+
+def _block_params(conv: Convolution, scale: Scaling) -> dict[str, object]:
+    return {"exact": scale.exact, "odd": conv.channels % 2 == 1, "clamped": _clamped(conv)}
+
+
+def _limits(conv: Convolution) -> tuple[int, ...]:
+    return (conv.scaling.low, conv.scaling.high) if _clamped(conv) else ()
+
+
+def _block_helpers(conv: Convolution, scale: Scaling) -> tuple[str, ...]:
+    return (
+        "dsp",
+        "prepare_pixels",
+        "multiply_block_exact" if scale.exact else "multiply_block",
+        *(("clamp_outputs",) if _clamped(conv) else ()),
+    )
+
+
+def _name(base: str, params: dict[str, object]) -> str:
+    """``base`` with the names of all ``params`` that are true."""
+    return "_".join([base, *(key for key, value in sorted(params.items()) if value is True)])
+
+
+def _products(conv: Convolution, scale: Scaling, quads: int) -> tuple[int, int]:
+    """Instructions and cycles of all calls of ``multiply_block``."""
+    blocks = conv.output[0] * -(-(conv.pixels // conv.output[0]) // 4)
+    pairs = -(-conv.channels // 2)
+    after = (82, 98) if scale.exact else (34, 46)
+    return (
+        blocks * pairs * (27 * quads + after[0]),
+        blocks * (30 + pairs * (37 * quads + after[1])),
+    )
 
 
 def dense(conv: Convolution) -> Kernel | None:
-    """Four rows by two channels, or a single row by four channels.
-
-    Rows by fours need scratch memory for prepared inputs and an even number of channels.
-    """
-    if not conv.dense or not conv.scaling.fast or conv.bound >= PAIRED_LIMIT:
+    """Rows by fours, which are prepared in scratch memory, with two channels."""
+    if not conv.dense or conv.pixels < 2 or conv.channels < 2:
         return None
-    words = paired_weights(conv.taps)
-    if words is None:
+    words, scale = paired_weights(conv.taps), scaling(conv, (SHIFT,))
+    if words is None or scale is None:
         return None
-    by_fours = conv.pixels >= 4
-    if by_fours and conv.channels % 2:
-        return None
-    scaling, left = conv.scaling, conv.channels % 4
-    suffix = "_per_channel" if len(scaling.multipliers) > 1 else ""
+    quads, params = words.shape[1], _block_params(conv, scale)
+    params |= {"ragged": conv.depth % 4 != 0}
+    instructions, cycles = _products(conv, scale, quads)
+    blocks = -(-conv.pixels // 4)
     return Kernel(
-        name=("dense_by_fours_dsp" if by_fours else f"dense_dsp_left{left}") + suffix,
-        template="fully_connected/dsp_by_fours.c.j2" if by_fours else "fully_connected/dsp.c.j2",
-        params=scaling.params | ({} if by_fours else {"left": left}),
+        name=_name("dense_by_fours_dsp", params),
+        template="fully_connected/dsp_by_fours.c.j2",
+        params=params,
         args=(
             Input(0),
             Output(0),
-            *((Scratch(8 * conv.depth),) if by_fours else ()),
+            Scratch(4 * (8 * quads + 1 + (quads if conv.depth % 4 else 0))),
             conv.pixels,
             conv.depth,
             conv.channels,
-            Const("weights", interleave(words, 2 if by_fours else 4)),
-            Const("start", paired_start(conv.taps, conv.folded_bias)),
-            *scaling.args,
+            Const("weights", stream(conv, words, scale)),
+            scale.rounding,
+            *_limits(conv),
+        ),
+        helpers=_block_helpers(conv, scale),
+        overlap={0: overlap(*conv.rows, conv.window, 4, rereads=False)},
+        cycles=cycles + blocks * (80 + 26 * quads),
+        bound=instructions + 15 * blocks * quads,
+    )
+
+
+def dense_row(conv: Convolution) -> Kernel | None:
+    """Row by row, eight channels at a time and those left over one by one."""
+    if not conv.dense:
+        return None
+    words, scale = paired_weights(conv.taps), scaling(conv, None)
+    if words is None or scale is None:
+        return None
+    ragged = conv.depth % 4 != 0
+    eights = conv.channels >= 8 and not ragged and conv.macs >= EIGHTS
+    block = 8 if eights else 1
+    whole = conv.channels // 8 * 8 if eights else 0
+    per_channel = len(conv.scaling.multipliers) > 1
+    params: dict[str, object] = {
+        "exact": scale.exact,
+        "clamped": _clamped(conv),
+        "per_channel": per_channel,
+        "ragged": ragged,
+        "eights": eights,
+        "left": conv.channels > whole,
+    }
+    taps = conv.taps.astype(np.int64)
+    sums = SCALE * taps[:, 0::2].sum(axis=1) + 127 * taps[:, 1::2].sum(axis=1)
+    start = wrap32(SCALE * conv.folded_bias - sums + scale.offset)
+    multiplier: Arg = int(scale.multiplier[0])
+    shift: Arg = int(scale.shift[0])
+    if per_channel or (scale.multiplier != scale.multiplier[0]).any():
+        params["per_channel"] = True
+        multiplier = Const("multiplier", scale.multiplier.astype(np.int32))
+        if scale.exact:
+            shift = Const("shift", scale.shift.astype(np.int8))
+    weights = np.concatenate(
+        [interleave(words[:whole], block), words[whole:].reshape(-1)]
+        if eights
+        else [words.reshape(-1)]
+    )
+    quads = words.shape[1]
+    eight_cycles = whole // 8 * (45 * quads + 60)
+    left_cycles = (conv.channels - whole) * 16 * quads
+    finish = conv.channels * (20 if scale.exact else 14)
+    return Kernel(
+        name=_name("dense_dsp", params),
+        template="fully_connected/dsp.c.j2",
+        params=params,
+        args=(
+            Input(0),
+            Output(0),
+            conv.pixels,
+            conv.depth,
+            conv.channels,
+            Const("weights", weights),
+            Const("start", start.astype(np.int32)),
+            multiplier,
+            shift,
+            scale.rounding,
+            *_limits(conv),
         ),
         helpers=(
-            "activate",
             "dsp",
-            "prepare_quad",
-            "requantize_scaled",
-            *(("multiply_4x2",) if by_fours else ()),
+            "scale_output_exact" if scale.exact else "scale_output",
+            *(("multiply_eight",) if eights else ()),
+            *(("clamp_outputs",) if _clamped(conv) else ()),
         ),
-        # Rows left over by the fours are read again for every two channels.
-        overlap={
-            0: max(
-                overlap(*conv.rows, conv.window, 4, rereads=False),
-                overlap(*conv.rows, conv.window) if conv.pixels % 4 else 0,
-            )
-        },
-        cycles=2 * conv.macs,
+        overlap={0: overlap(*conv.rows, conv.window)},
+        cycles=conv.pixels * (eight_cycles + left_cycles + finish) + 40,
+        bound=conv.pixels
+        * (whole // 8 * 33 * quads + (conv.channels - whole) * 9 * quads + 6 * conv.channels),
     )
 
 
 def conv2d(conv: Convolution) -> Kernel | None:
-    """Patches gathered four pixels at a time, then every pair of channels."""
-    if conv.dense or conv.groups > 1 or conv.channels % 2:
+    """Windows of four pixels are prepared in scratch memory, then every pair of channels."""
+    if conv.dense or conv.groups > 1 or conv.channels < 2:
         return None
-    if not conv.scaling.fast or conv.bound >= PAIRED_LIMIT:
+    words, scale = paired_weights(conv.taps), scaling(conv, (SHIFT,))
+    if words is None or scale is None:
         return None
-    words = paired_weights(np.pad(conv.taps, ((0, 0), (0, -conv.taps.shape[1] % 4))))
-    if words is None:
+    (kernel, dilation), pads = (conv.window.kernel, conv.window.dilation), conv.pads
+    shape = (*conv.image[1:], *conv.output[1:], *kernel, *conv.window.stride, dilation[0],
+             pads.top, pads.left, conv.image[0], dilation[1])  # fmt: skip
+    if max(shape) >= 1 << 15:
         return None
-    batch, height, width, depth = conv.image
-    quads = words.shape[1]
-    params = {
-        "batch": batch, "height": height, "width": width, "depth": depth,
-        "rows": conv.output[1], "columns": conv.output[2], "channels": conv.channels,
-        "quads": quads, "kernel": conv.window.kernel, "stride": conv.window.stride,
-        "dilation": conv.window.dilation,
-        "top": conv.pads.top, "left": conv.pads.left, "padded": conv.pads.any,
-        **conv.scaling.params,
-    }  # fmt: skip
+    quads, params = words.shape[1], _block_params(conv, scale)
+    params |= {"dilated": dilation[1] > 1}
+    instructions, cycles = _products(conv, scale, quads)
     return Kernel(
-        name=f"conv2d_{shape_name(conv)}_dsp",
+        name=_name("conv2d_dsp", params),
         template="conv2d/dsp.c.j2",
         params=params,
         args=(
             Input(0),
             Output(0),
-            Scratch((4 * 8 + 4) * quads),
-            Const("weights", interleave(words, 2)),
-            Const("start", paired_start(conv.taps, conv.folded_bias)),
+            Scratch(4 * (9 * quads + 1)),
+            Const("shape", np.array(shape, dtype=np.int16)),
+            Const("weights", stream(conv, words, scale)),
             conv.zero_point,
-            *conv.scaling.args,
+            scale.rounding,
+            *_limits(conv),
         ),
-        helpers=("activate", "dsp", "multiply_4x2", "prepare_quad", "requantize_scaled"),
+        helpers=(*_block_helpers(conv, scale), *(() if dilation[1] > 1 else ("copy_run",))),
         overlap={0: overlap(conv.image, conv.output, conv.window, 4, rereads=False)},
-        cycles=2 * conv.macs,
+        cycles=cycles + conv.pixels * (50 + 15 * quads),
+        bound=instructions + 15 * conv.pixels * quads // 4,
     )

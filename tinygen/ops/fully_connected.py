@@ -136,6 +136,7 @@ OP = Op(
         convolution,
         (
             ("dsp", dsp.dense, dsp.FEATURES),
+            ("dsp", dsp.dense_row, dsp.FEATURES),
             ("portable", portable.dense, portable.FEATURES),
         ),
     ),
