@@ -159,6 +159,7 @@ OP = Op(
     variants=variants(
         convolution,
         (
+            ("dsp", dsp_depthwise.planes, dsp_depthwise.FEATURES),
             ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
             ("portable", portable.depthwise, portable.FEATURES),
         ),
