@@ -11,7 +11,7 @@ DEBIAN := python3-venv gcc g++ clang \
   gcc-xtensa-lx106 picolibc-xtensa-lx106-elf \
   qemu-system-arm qemu-system-misc
 
-.PHONY: help demo test test-wide lint format bench packages install clean
+.PHONY: help demo test test-wide lint format bench bench-update packages install clean
 
 help:
 	@echo "make demo       build firmware for the bundled network, run it in emulators, verify it"
@@ -19,7 +19,9 @@ help:
 	@echo "make test-wide  the slow, wide tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     rewrite Python files in the project's format"
-	@echo "make bench      measure the models in MODELS=folder on the emulated Cortex-M4"
+	@echo "make bench      measure models and peers on all emulated cores: benchmarks/RESULTS.md"
+	@echo "                (MODELS=folder, ONLY=\"names\", BOARDS=\"qemu_m4 ...\" measure less)"
+	@echo "make bench-update  the same without the peers, whose figures stay"
 
 demo: install
 	@$(RUN) examples/digits/demo.py
@@ -39,9 +41,14 @@ format: install
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-MODELS ?= examples/digits
+# MODELS=folder, ONLY="names of models", BOARDS="qemu_m4 ...": what to measure; otherwise everything.
+BENCH := $(RUN) -m benchmarks $(if $(MODELS),--models $(MODELS)) $(if $(ONLY),--only $(ONLY)) \
+  $(if $(BOARDS),--boards $(BOARDS))
 bench: install
-	@for model in $(MODELS)/*.tflite; do $(VENV)/bin/tinygen bench $$model || exit; done
+	$(BENCH)
+
+bench-update: install
+	$(BENCH) --no-peers
 
 packages:
 	@if command -v apt-get >/dev/null; then \

@@ -57,6 +57,7 @@ class Program:
     includes: tuple[Path, ...]
     input_bytes: tuple[int, ...]
     definitions: tuple[str, ...] = ()
+    optimize: str = "-O2"
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,13 @@ def build(program: Program, machine: Board, elf: Path, traced: bool = False) -> 
         [
             tool(machine, "gcc"),
             *system.flags,
-            *("-O2", "-std=gnu99", "-ffunction-sections", "-fdata-sections", "-fno-common"),
+            *(
+                program.optimize,
+                "-std=gnu99",
+                "-ffunction-sections",
+                "-fdata-sections",
+                "-fno-common",
+            ),
             *(f"-D{definition}" for definition in definitions),
             *(f"-I{path}" for path in (*program.includes, firmware / "runtime", port)),
             *(f"-I{port / name}" for name in system.folders),

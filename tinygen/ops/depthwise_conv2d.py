@@ -159,7 +159,6 @@ OP = Op(
     variants=variants(
         convolution,
         (
-            ("dsp", dsp_depthwise.planes, dsp_depthwise.FEATURES),
             ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
             ("portable", portable.depthwise, portable.FEATURES),
         ),

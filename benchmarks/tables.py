@@ -1,0 +1,173 @@
+"""RESULTS.md from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import published, results
+from benchmarks.peers import PEERS
+from tinygen import boards
+
+FILE = Path(__file__).with_name("RESULTS.md")
+MAIN = "qemu_m4"
+MISSING = "-"
+PLOTS = ("instructions", "flash", "ram")
+
+_HEAD = """\
+# Benchmark results
+
+Written by `make bench`; do not edit. `make bench-update` measures TinyGen alone again, and
+`make bench-update BOARDS=qemu_m4` one core alone; what is not measured keeps its figures.
+`results.json` has the same figures for machines, and `make test` holds the code to them.
+
+- **Instructions** are exact: QEMU runs a minimal program (start-up, model, inputs, no serial line),
+  and a plugin counts what the second inference executes. One model on one core:
+  `tinygen bench MODEL --board BOARD`, which shows every layer.
+- **Cycles** are an estimate from the executed instructions ([docs/cycles.md](../docs/cycles.md)),
+  for memory without wait states. Cores without a published timing table have none.
+- **Flash and RAM** are all bytes of that program; the stack is not in them.
+- **Bound** is what the methods need at least: *instructions* counted by hand for the inner loops of
+  the kernels that state it, with the share of all instructions that these kernels took; *flash* the
+  weights, biases and multipliers alone; *RAM* the activations that must exist at one time when
+  layers run one after another.
+- Every output byte was compared with the reference, of peers too.
+"""
+
+_PEERS = """\
+Peers run in the same program, compiled by the same compiler, and are counted in the same way:
+TinyGen with `-O2`, peers with `-O2` and `-O3`, of which the one with fewer instructions stands
+here. Their models were edited first, for BakeNN reads none as it is: no unknown batch, no softmax
+at the end (TinyGen's figures include it), reshape options, axis of biases, versions of operators.
+Columns marked * were measured once on {date} and are not measured again: TensorFlow Lite for
+Microcontrollers is in no package registry. MACs are those that the exact rewrites leave.
+"""
+
+
+def write(document: Mapping[str, Any]) -> None:
+    FILE.write_text(text(document))
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The whole page."""
+    found: results.Results = document["results"]
+    parts = [_HEAD, _tools(document["tools"]), "## Cortex-M4 beside others\n"]
+    parts.append(_PEERS.format(date=published.DATE))
+    parts += [f"- `{name}`: {what}." for name, what in PEERS.items()]
+    parts.append("")
+    parts += [_plots(), _comparison(found)]
+    for board in results.BOARDS:
+        if any(board in cores for cores in found.values()):
+            parts += [f"## {boards.load(board).title}\n", _core(found, board)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _tools(tools: Mapping[str, str]) -> str:
+    return "Measured with " + ", ".join(f"{k} {v}" for k, v in sorted(tools.items())) + ".\n"
+
+
+def _plots() -> str:
+    return "\n".join(f"![{name} on the Cortex-M4](plots/{name}.svg)\n" for name in PLOTS)
+
+
+def _comparison(found: results.Results) -> str:
+    """Instructions, flash and RAM on the main core, a table each."""
+    parts = []
+    for key, title, bound in (
+        ("instructions", "Instructions", "bound"),
+        ("flash", "Flash, bytes", "weights"),
+        ("ram", "RAM, bytes", "live"),
+    ):
+        old = ("instructions", "flash", "ram").index(key)
+        rows = []
+        for model, cores in sorted(found.items()):
+            row = cores.get(MAIN, {})
+            if "tinygen" not in row:
+                continue
+            ours = row["tinygen"]
+            quoted = published.TFLM.get(model, {})
+            rows.append(
+                [
+                    f"`{model}`",
+                    f"**{_number(ours.get(key))}**",
+                    _bound(ours, bound),
+                    *(_figure(row.get(peer, {}), key) for peer in PEERS),
+                    *(
+                        _number(quoted[name][old]) if name in quoted else MISSING
+                        for name in ("cmsis_nn", "tflm_cmsis_nn", "tflm")
+                    ),
+                ]
+            )
+        columns = [
+            *("model", "TinyGen", "bound", *(f"`{peer}`" for peer in PEERS)),
+            *("CMSIS-NN by hand*", "TFLM + CMSIS-NN*", "TFLM*"),
+        ]
+        parts += [f"### {title}\n", _table(columns, rows)]
+    return "\n".join(parts)
+
+
+def _core(found: results.Results, board: str) -> str:
+    """All figures of one core."""
+    quoted = published.M55 if board == "qemu_m55" else {}
+    rows = []
+    others = [p for p in PEERS if any(p in c.get(board, {}) for c in found.values())]
+    for model, cores in sorted(found.items()):
+        row = cores.get(board, {})
+        ours = row.get("tinygen", {"error": "not measured"})
+        rows.append(
+            [
+                f"`{model}`",
+                *(_figure(ours, key) for key in ("macs", "instructions")),
+                _per_mac(ours),
+                _bound(ours, "bound"),
+                *(_figure(ours, key) for key in ("cycles", "flash", "ram")),
+                *(_three(row.get(peer, {})) for peer in others),
+                *([_number(quoted.get(model))] if quoted else []),
+            ]
+        )
+    columns = [
+        *("model", "MACs", "instructions", "a MAC", "bound", "cycles (estimate)", "flash", "RAM"),
+        *(f"`{peer}`: instructions, flash, RAM" for peer in others),
+        *(["TFLM + CMSIS-NN*, instructions"] if quoted else []),
+    ]
+    note = f"\n\\* measured once on {published.DATE}, not measured again.\n" if quoted else ""
+    return _table(columns, rows) + note
+
+
+def _three(row: results.Row) -> str:
+    if "instructions" not in row:
+        return str(row.get("error", MISSING))
+    return " / ".join(_number(row[key]) for key in ("instructions", "flash", "ram"))
+
+
+def _figure(row: results.Row, key: str) -> str:
+    if "error" in row:
+        return str(row["error"]) if key == "instructions" else MISSING
+    return _number(row.get(key))
+
+
+def _bound(row: results.Row, key: str) -> str:
+    if key != "bound" or not row.get("bound"):
+        return _number(row.get(key) or None)
+    return f"{_number(row['bound'])} of {row['bounded'] / row['instructions']:.0%}"
+
+
+def _per_mac(row: results.Row) -> str:
+    macs = row.get("macs")
+    return f"{row['instructions'] / macs:.2f}" if macs else MISSING
+
+
+def _number(value: float | None) -> str:
+    """With thousands separators; figures quoted as floats in millions."""
+    if value is None:
+        return MISSING
+    return f"{value / 1e6:g} M" if isinstance(value, float) else f"{value:,}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = "|" + "|".join(["---", *["---:"] * (len(columns) - 1)]) + "|"
+    return "\n".join([line(columns), rule, *(line(row) for row in rows)]) + "\n"
