@@ -67,13 +67,13 @@ def run(
     runs = ", ".join(f"{{&{name}_model, {name}_inputs}}" for name in names)
     driver = folder / "driver.c"
     driver.write_text(_DRIVER % {"includes": "\n".join(includes), "runs": runs})
-    elf = _compile(board, [driver, *(folder / f"{name}.c" for name in names)], folder)
+    elf = build(board, [driver, *(folder / f"{name}.c" for name in names)], folder)
     finished = qemu.run(board, elf, timeout=SECONDS)
     assert finished.status == 0, finished
     return _outputs(graphs, finished.output)
 
 
-def _compile(board: Board, sources: Sequence[Path], folder: Path) -> Path:
+def build(board: Board, sources: Sequence[Path], folder: Path) -> Path:
     """A program of ``sources`` and the board's port, without warnings."""
     system = board.system
     assert system is not None

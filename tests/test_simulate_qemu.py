@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import emulated_c
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -446,6 +447,13 @@ def test_the_missing_arithmetic_of_the_lx106(tmp_path: Path) -> None:
     subprocess.run(["gcc", *options, source, "-o", str(program), "-lm"], check=True)
     done = subprocess.run([program, "50000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["qemu_m0", "qemu_m4", "qemu_m55"])
+def test_memory_functions_of_cortex_m(name: str, tmp_path: Path) -> None:
+    elf = emulated_c.build(BY_NAME[name], [TESTS / "chip_memory.c"], tmp_path)
+    finished = qemu.run(BY_NAME[name], elf, timeout=60)
+    assert (finished.status, finished.output) == (0, b"ok")
 
 
 @pytest.mark.parametrize("board", MACHINES, ids=lambda board: board.name)
