@@ -58,11 +58,11 @@ int main(void)
 
 
 class HostModels:
-    """Graphs compiled together; ``run`` gives a model's outputs and its layers' CRC-32."""
+    """Graphs or plans compiled together; ``run`` gives a model's outputs and its layers' CRC-32."""
 
     def __init__(
         self,
-        graphs: Mapping[str, Graph] | Sequence[Graph],
+        graphs: Mapping[str, Graph | plan.Plan] | Sequence[Graph | plan.Plan],
         folder: Path,
         compiler: str = "gcc",
         flags: Sequence[str] = ("-O1", *SANITIZERS),
@@ -70,7 +70,10 @@ class HostModels:
     ) -> None:
         if not isinstance(graphs, Mapping):
             graphs = {f"m{i}": graph for i, graph in enumerate(graphs)}
-        self._plans = {name: plan.make(graph, features) for name, graph in graphs.items()}
+        self._plans = {
+            name: graph if isinstance(graph, plan.Plan) else plan.make(graph, features)
+            for name, graph in graphs.items()
+        }
         self._names = list(graphs)
         for name, made in self._plans.items():
             plan.check(made)

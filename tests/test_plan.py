@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygen import plan
-from tinygen.plan import Buffer
+from tinygen import placement
+from tinygen.placement import Buffer
 
 BUFFERS = st.lists(
     st.tuples(st.integers(1, 1000), st.integers(0, 12), st.integers(0, 4)), min_size=1, max_size=14
@@ -30,11 +30,11 @@ def overlapping(placed: tuple[Buffer, ...]) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(BUFFERS)
 def test_placement_is_sound(buffers: list[Buffer]) -> None:
-    placed = plan.place(buffers, rounds=200)
+    placed = placement.place(buffers, rounds=200)
     assert sorted(b.tensors for b in placed) == sorted(b.tensors for b in buffers)
     assert not overlapping(placed)
-    assert all(b.offset % plan.ALIGNMENT == 0 for b in placed)
-    assert max(b.end for b in placed) >= plan.lower_bound(buffers)
+    assert all(b.offset % placement.ALIGNMENT == 0 for b in placed)
+    assert max(b.end for b in placed) >= placement.lower_bound(buffers)
 
 
 def test_overlap_check_can_fail() -> None:
@@ -44,8 +44,8 @@ def test_overlap_check_can_fail() -> None:
 def test_chain_reaches_the_bound() -> None:
     sizes = [64, 640, 128, 512, 256, 64, 640]
     chain = [Buffer((i,), size, i, i + 1) for i, size in enumerate(sizes)]
-    placed = plan.place(chain)
-    assert max(b.end for b in placed) == plan.lower_bound(chain)
+    placed = placement.place(chain)
+    assert max(b.end for b in placed) == placement.lower_bound(chain)
 
 
 def test_residual_reaches_the_bound() -> None:
@@ -56,10 +56,10 @@ def test_residual_reaches_the_bound() -> None:
         Buffer((3,), 400, 3, 4),
         Buffer((4,), 200, 4, 5),
     ]
-    placed = plan.place(buffers)
-    assert max(b.end for b in placed) == plan.lower_bound(buffers)
+    placed = placement.place(buffers)
+    assert max(b.end for b in placed) == placement.lower_bound(buffers)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_buffers(count: int) -> None:
-    assert len(plan.place([Buffer((0,), 4, 0, 0)] * count)) == count
+    assert len(placement.place([Buffer((0,), 4, 0, 0)] * count)) == count

@@ -22,6 +22,7 @@ from tinygen.graph import Array, Graph, Tensor
 from tinygen.numerics import LIMITS
 from tinygen.ops.base import Const, Input, Kernel, Output, Scratch
 from tinygen.plan import Plan, Step
+from tinygen.streams import Section, Stage, Stream
 
 C_TYPES = {
     "int8": "int8_t",
@@ -166,11 +167,19 @@ def sources(plan: Plan, name: str) -> dict[str, str]:
     functions = _Functions(env)
     constants = _Constants()
     calls = []
+    streams = []
     for i, step in enumerate(plan.steps):
-        function = functions.name_of(step.kernel)
+        if step.stream:
+            streams.append(_stream(plan, name, i, step.stream, functions, constants))
+            call = f"  {streams[-1]['name']}();"
+        else:
+            places = _places(plan, name, step)
+            call = _wrap_call(
+                functions.name_of(step.kernel), _words(step.kernel, places, i, constants), 2
+            )
         calls.append(
             {
-                "call": _wrap_call(function, _arguments(plan, name, i, step, constants)),
+                "call": call,
                 "index": i,
                 "comment": f"{step.node.op} {comment_text(_layer_name(plan.graph, step))}",
                 "output": f"{name}_arena.bytes + {plan.offsets[step.node.outputs[0]]}",
@@ -193,6 +202,7 @@ def sources(plan: Plan, name: str) -> dict[str, str]:
         "memory": memory_map(plan),
         "helpers": functions.helper_texts(),
         "kernels": functions.texts(),
+        "streams": streams,
         "constants": constants.texts(),
         "calls": calls,
     }
@@ -238,6 +248,10 @@ class _Functions:
             self._names[body] = name
             self._texts[name] = _tidy(template.render({**kernel.params, "name": name}))
         return self._names[body]
+
+    def use(self, helper: str) -> None:
+        """Have ``helper`` among the helpers."""
+        self._helpers.add(helper)
 
     def texts(self) -> list[str]:
         return list(self._texts.values())
@@ -296,22 +310,42 @@ def c_values(data: Array) -> str:
     return "\n".join([*lines, line])
 
 
-def _arguments(
-    plan: Plan, name: str, index: int, step: Step, constants: _Constants
-) -> Sequence[str]:
+@dataclass(frozen=True)
+class _Places:
+    """C expressions for the addresses that a kernel call takes."""
+
+    inputs: Sequence[str]
+    output: str
+    scratch: str
+
+
+def _places(plan: Plan, name: str, step: Step) -> _Places:
+    """Addresses of a step's tensors in the arena."""
+
     def address(tensor: int) -> str:
+        if tensor not in plan.offsets:
+            return ""
         kind = C_TYPES[plan.graph.at(tensor).dtype]
         place = f"{name}_arena.bytes + {plan.offsets[tensor]}"
         return place if kind == "int8_t" else f"({kind} *)(void *)({place})"
 
+    return _Places(
+        inputs=[address(t) for t in step.node.inputs],
+        output=address(step.node.outputs[0]),
+        scratch=f"(void *)({name}_arena.bytes + {step.scratch})",
+    )
+
+
+def _words(kernel: Kernel, places: _Places, index: int, constants: _Constants) -> list[str]:
+    """The arguments of a call of ``kernel`` for the layer at ``index``."""
     words = []
-    for arg in step.kernel.args:
+    for arg in kernel.args:
         if isinstance(arg, Input):
-            words.append(address(step.node.inputs[arg.position]))
+            words.append(places.inputs[arg.position])
         elif isinstance(arg, Output):
-            words.append(address(step.node.outputs[arg.position]))
+            words.append(places.output)
         elif isinstance(arg, Scratch):
-            words.append(f"(void *)({name}_arena.bytes + {step.scratch})")
+            words.append(places.scratch)
         elif isinstance(arg, Const):
             words.append(constants.name_of(arg, index))
         else:
@@ -319,16 +353,81 @@ def _arguments(
     return words
 
 
-def _wrap_call(function: str, arguments: Sequence[str]) -> str:
-    """``function(arguments);`` over as many lines as it needs, indented by two."""
-    lines, line = [], f"  {function}("
+def _wrap_call(function: str, arguments: Sequence[str], indent: int) -> str:
+    """``function(arguments);`` over as many lines as it needs."""
+    lines, line = [], f"{' ' * indent}{function}("
     for i, argument in enumerate(arguments):
         word = argument + (", " if i + 1 < len(arguments) else ");")
         if len(line) + len(word.rstrip()) > LINE:
             lines.append(line.rstrip())
-            line = "      "
+            line = " " * (indent + 4)
         line += word
     return "\n".join([*lines, line])
+
+
+def _stream(
+    plan: Plan,
+    name: str,
+    index: int,
+    stream: Stream,
+    functions: _Functions,
+    constants: _Constants,
+) -> dict[str, Any]:
+    """What the template of a stream needs: one entry a stage, its calls by range of rows."""
+    arena, scratch = f"{name}_arena.bytes", plan.steps[index].scratch
+    makers = {stage.node.outputs[0]: i for i, stage in enumerate(stream.stages)}
+    own = f"(void *)({arena} + {scratch + stream.own_scratch})"
+
+    def row_address(tensor: int, row: str) -> str:
+        maker = makers.get(tensor)
+        if maker is None and tensor not in plan.offsets:
+            return ""  # a constant, or left out
+        if maker is None or not stream.stages[maker].lines:
+            shape = plan.graph.at(tensor)
+            return f"{arena} + {plan.offsets[tensor]} + ({row}) * {shape.bytes // shape.shape[1]}"
+        row_bytes = stream.stages[maker].row_bytes
+        return f"lines{maker} + ({row} - base{maker}) * {row_bytes}"
+
+    def call(i: int, stage: Stage, section: Section) -> str:
+        reach = stage.reach
+        top = section.first * reach.stride < reach.top
+        row = "0" if top else _affine(reach.stride, f"row{i}", -reach.top)
+        places = _Places(
+            inputs=[
+                row_address(t, row) if not plan.graph.at(t).constant else ""
+                for t in stage.node.inputs
+            ],
+            output=row_address(stage.node.outputs[0], f"row{i}"),
+            scratch=own,
+        )
+        words = _words(section.kernel, places, index, constants)
+        return _wrap_call(functions.name_of(section.kernel), words, 8)
+
+    stages = [
+        {
+            "index": i,
+            "comment": f"{stage.node.op} {comment_text(plan.graph.output(stage.node).name)}",
+            "rows": stage.rows,
+            "needed": _affine(stage.ahead, "tick", stage.lead),
+            "lines": stage.lines,
+            "address": f"{arena} + {scratch + stage.offset}",
+            "row_bytes": stage.row_bytes,
+            "kept": (stage.lines - 1) * stage.row_bytes,
+            "calls": [(section.end, call(i, stage, section)) for section in stage.sections],
+        }
+        for i, stage in enumerate(stream.stages)
+    ]
+    if any(stage.lines > 1 for stage in stream.stages):
+        functions.use("slide_down")
+    return {"name": f"rows_of_layer{index}", "ticks": stream.stages[-1].rows, "stages": stages}
+
+
+def _affine(factor: int, variable: str, constant: int) -> str:
+    """``factor * variable + constant`` without what is not needed."""
+    product = variable if factor == 1 else f"{factor} * {variable}"
+    if not constant:
+        return product
+    return f"{product} {'+' if constant > 0 else '-'} {abs(constant)}"
 
 
 def _rows(plan: Plan, functions: _Functions) -> list[Row]:
@@ -342,13 +441,22 @@ def _rows(plan: Plan, functions: _Functions) -> list[Row]:
                 op=step.node.op,
                 shapes=f"{_shape(plan.graph.required(step.node, 0))} -> "
                 f"{_shape(plan.graph.output(step.node))}",
-                kernel=functions.name_of(step.kernel),
+                kernel=_kernel_names(step, functions),
                 encoding="dense" if constants else "-",
                 weights=sum(c.data.nbytes for c in constants),
                 macs=step.macs,
             )
         )
     return rows
+
+
+def _kernel_names(step: Step, functions: _Functions) -> str:
+    """The function that computes ``step``, or those that a stream calls."""
+    if step.stream is None:
+        return functions.name_of(step.kernel)
+    sections = [section for stage in step.stream.stages for section in stage.sections]
+    names = dict.fromkeys(functions.name_of(section.kernel) for section in sections)
+    return f"row by row: {', '.join(names)}"
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,45 +1,41 @@
 """From a graph to a plan: the kernel of each layer, and the place of each tensor in the arena.
 
-The arena holds inputs, outputs, intermediate tensors and kernels' scratch memory.  Tensors that
-share memory (views, and outputs computed in place) form one buffer; two buffers may overlap in
-address only if they never live at the same time.
+The arena holds inputs, outputs, intermediate tensors and kernels' scratch memory.  What RAM it
+takes is traded for cycles only as far as the :class:`Goal` allows: layers whose tensors set the
+peak are run row by row (``streams.py``) as long as that lowers the arena at no more than a given
+cost.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
-from tinygen.errors import InputError
+from tinygen import placement, streams
+from tinygen.errors import FitError, InputError
 from tinygen.graph import Graph, Node
 from tinygen.ops import BY_NAME
-from tinygen.ops.base import Arg, Const, Input, Kernel
+from tinygen.ops.base import Arg, Const, Input, Kernel, Scratch
+from tinygen.placement import Buffer, Sharing, aligned
+from tinygen.streams import Stream
 
-ALIGNMENT = 4
-"""Bytes to which every buffer's offset is aligned: the widest element an operator reads."""
+Optimize = Literal["speed", "balanced", "ram"]
+"""What the planner trades: never a cycle for RAM, a few, or as many as ``COST`` says."""
+
+COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25}
+"""Expected cycles allowed, as a multiple of those of the fastest plan."""
+
+WORTHWHILE = 4096, 1 / 8
+"""Bytes, and part of the arena, that streams must save in a balanced plan; they take some flash."""
 
 
 @dataclass(frozen=True)
-class Buffer:
-    """A piece of the arena that lives from step ``first`` to step ``last``, both included.
+class Goal:
+    """What a plan is made for.  ``ram_limit`` is the most bytes that the arena may take."""
 
-    ``tensors`` share it; a kernel's scratch memory has none.
-    """
-
-    tensors: tuple[int, ...]
-    bytes: int
-    first: int
-    last: int
-    offset: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.bytes
-
-    def meets(self, other: Buffer) -> bool:
-        """Whether both live at some step."""
-        return self.first <= other.last and other.first <= self.last
+    optimize: Optimize = "balanced"
+    ram_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,11 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One kernel call.  ``scratch`` is the offset of its scratch memory, -1 without any.
+    """One kernel call, or several layers run row by row as one ``stream``.
 
-    ``alternatives`` are all kernels that apply, the chosen one among them, in the operator's
-    order.
+    ``node`` is what the step looks like from outside.  ``scratch`` is the offset of its scratch
+    memory, -1 without any.  ``alternatives`` are all kernels that apply, the chosen one among them,
+    in the operator's order; none for a stream.
     """
 
     node: Node
@@ -65,6 +62,7 @@ class Step:
     macs: int
     scratch: int = -1
     alternatives: tuple[Choice, ...] = ()
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,32 +75,56 @@ class Plan:
     offsets: Mapping[int, int]
     """Arena offset in bytes of each tensor that lies in it."""
     arena_bytes: int
+    shared: tuple[Sharing, ...] = ()
+    """Buffers that may lie over each other although they meet."""
 
     @property
     def macs(self) -> int:
         return sum(step.macs for step in self.steps)
 
     @property
+    def cycles(self) -> int:
+        """Cycles expected of an inference."""
+        return sum(step.kernel.cycles for step in self.steps)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of constant arrays that kernels read: weights, biases, multipliers, tables."""
         return sum(c.data.nbytes for step in self.steps for c in step.kernel.constants)
 
+    @property
+    def lower_bound(self) -> int:
+        """Bytes below which no placement of the same buffers can go."""
+        return placement.lower_bound(self.buffers, self.shared)
 
-def make(graph: Graph, features: frozenset[str] = frozenset()) -> Plan:
-    """Plan ``graph`` for a core with ``features`` (such as ``{"dsp"}``).
+    def live(self) -> list[int]:
+        """Bytes in use while each step runs."""
+        return placement.profile(self.buffers, self.shared, len(self.steps))
 
-    Raises :class:`InputError` when an output is a constant or an input is listed twice.
+
+def make(graph: Graph, features: frozenset[str] = frozenset(), goal: Goal | None = None) -> Plan:
+    """Plan ``graph`` for a core with ``features`` (such as ``{"dsp"}``), balanced by default.
+
+    With a RAM limit the least saving ``optimize`` is taken, from the goal's on, whose plan meets
+    it.  Raises :class:`InputError` when an output is a constant or an input is listed twice, and
+    :class:`FitError` when no plan meets the limit.
     """
     _check_edges(graph)
-    steps = [_step(graph, node, features) for node in graph.nodes if not BY_NAME[node.op].view]
-    buffers = place([*_tensor_buffers(graph, steps), *_scratch_buffers(steps)])
-    scratch = {b.first: b.offset for b in buffers if not b.tensors}
-    return Plan(
-        graph=graph,
-        steps=tuple(replace(s, scratch=scratch.get(i, -1)) for i, s in enumerate(steps)),
-        buffers=buffers,
-        offsets={t: b.offset for b in buffers for t in b.tensors},
-        arena_bytes=_aligned(max((b.end for b in buffers), default=0)),
+    goal = goal or Goal()
+    planner = Planner(graph, features)
+    if goal.ram_limit is None:
+        return planner.plan(goal.optimize)
+    modes: tuple[Optimize, ...] = get_args(Optimize)
+    least = None
+    for optimize in modes[modes.index(goal.optimize) :]:
+        least = planner.plan(optimize)
+        if least.arena_bytes <= goal.ram_limit:
+            return least
+    assert least is not None
+    raise FitError(
+        f"{graph.source}: needs an arena of {least.arena_bytes:,} bytes, which is more than the "
+        f"limit of {goal.ram_limit:,}",
+        f"the least that was found: --ram-limit {least.arena_bytes}",
     )
 
 
@@ -114,6 +136,171 @@ def _check_edges(graph: Graph) -> None:
         raise InputError(f"{graph.source}: an input is listed twice")
     if any(graph.at(i).bytes == 0 for i in (*graph.inputs, *graph.outputs)):
         raise InputError(f"{graph.source}: an input or output has no elements")
+
+
+Streamed = tuple[range, ...]
+"""Positions of nodes that run as streams, in order, none in two."""
+
+
+@dataclass(eq=False)
+class Planner:
+    """Plans of one graph for one core; what was lowered once is kept."""
+
+    graph: Graph
+    features: frozenset[str] = frozenset()
+    _steps: dict[range, Step | None] = field(default_factory=dict)
+    _rows: dict[streams.RowKey, tuple[Kernel, str]] = field(default_factory=dict)
+    _peaks: dict[range, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._nodes = [n for n in self.graph.nodes if not BY_NAME[n.op].view]
+
+    def plan(self, optimize: Optimize) -> Plan:
+        """The plan with the lowest peak that costs no more than ``optimize`` allows."""
+        whole, streamed = self.assemble(()), self._streamed(COST[optimize])
+        if not streamed:
+            return whole
+        by_rows = self.assemble(streamed)
+        least, part = WORTHWHILE if optimize == "balanced" else (1, 0)
+        saved = whole.arena_bytes - by_rows.arena_bytes
+        return by_rows if saved >= max(least, part * whole.arena_bytes) else whole
+
+    def assemble(self, streamed: Streamed) -> Plan:
+        """The plan in which the nodes at ``streamed`` run as streams, the others one by one."""
+        steps = self._sequence(streamed)
+        buffers, shared = _buffers(self.graph, steps)
+        placed = placement.place(buffers, shared)
+        scratch = {b.first: b.offset for b in placed if not b.tensors}
+        return Plan(
+            graph=self.graph,
+            steps=tuple(replace(s, scratch=scratch.get(i, -1)) for i, s in enumerate(steps)),
+            buffers=placed,
+            offsets={t: b.offset for b in placed for t in b.tensors},
+            arena_bytes=aligned(max((b.end for b in placed), default=0)),
+            shared=shared,
+        )
+
+    def _streamed(self, cost: float) -> Streamed:
+        """The streams whose plan has the lowest peak of all whose cycles stay within ``cost``.
+
+        What is live while a step runs depends on no other step: tensors that pass it by, its own,
+        and its scratch memory.  So the least cycles below a given peak are a shortest path over
+        the layers, whose edges are steps; the peak goes down until that costs too much.
+        """
+        singles = [range(i, i + 1) for i in range(len(self._nodes))]
+        chosen = singles
+        if cost > 1:
+            limit = cost * sum(self._cycles(span) for span in singles)
+            while chosen:
+                path = self._path(max(self._live(span) for span in chosen))
+                if path is None or sum(self._cycles(span) for span in path) > limit:
+                    break
+                chosen = path
+        return tuple(span for span in chosen if len(span) > 1)
+
+    def _path(self, peak: int) -> list[range] | None:
+        """Steps for all layers that take the fewest cycles of those with less than ``peak`` bytes
+        live, None when there are none."""
+        reached: list[tuple[int, list[range]] | None] = [(0, [])]
+        for stop in range(1, len(self._nodes) + 1):
+            best = None
+            for span in self._ending(stop, peak):
+                before = reached[span.start]
+                if before is not None and (
+                    best is None or before[0] + self._cycles(span) < best[0]
+                ):
+                    best = before[0] + self._cycles(span), [*before[1], span]
+            reached.append(best)
+        return reached[-1][1] if reached[-1] is not None else None
+
+    def possible(self) -> list[range]:
+        """All nodes that could run as one stream, by their positions."""
+        ends = range(2, len(self._nodes) + 1)
+        spans = [s for end in ends for s in streams.candidates(self.graph, self._nodes, end)]
+        return [span for span in spans if self._step(span) is not None]
+
+    def _ending(self, stop: int, peak: int) -> Iterable[range]:
+        """Spans before ``stop`` with less than ``peak`` bytes live: a layer alone, or a stream of
+        layers one of which alone has more."""
+        single = range(stop - 1, stop)
+        if self._live(single) < peak:
+            yield single
+        for span in streams.candidates(self.graph, self._nodes, stop):
+            if any(self._live(range(i, i + 1)) >= peak for i in span) and self._live(span) < peak:
+                yield span
+
+    def _cycles(self, span: range) -> int:
+        step = self._step(span)
+        assert step is not None
+        return step.kernel.cycles
+
+    def _live(self, span: range) -> int:
+        """Bytes in use while the step for ``span`` runs; more than any arena when there is none."""
+        if span not in self._peaks:
+            alone = (span,) if len(span) > 1 else ()
+            if self._step(span) is None:
+                self._peaks[span] = 1 << 62
+            else:
+                steps = self._sequence(alone)
+                buffers, shared = _buffers(self.graph, steps)
+                self._peaks[span] = placement.profile(buffers, shared, len(steps))[span.start]
+        return self._peaks[span]
+
+    def _spans(self, streamed: Streamed) -> list[range]:
+        """Positions of the nodes of each step."""
+        starts = {r.start: r for r in streamed}
+        spans, i = [], 0
+        while i < len(self._nodes):
+            spans.append(starts.get(i, range(i, i + 1)))
+            i = spans[-1].stop
+        return spans
+
+    def _sequence(self, streamed: Streamed) -> list[Step]:
+        steps = [self._step(span) for span in self._spans(streamed)]
+        return [step for step in steps if step is not None]
+
+    def _step(self, span: range) -> Step | None:
+        """The step for the nodes at ``span``, None when they cannot be a stream."""
+        if span not in self._steps:
+            nodes = self._nodes[span.start : span.stop]
+            single = len(nodes) == 1
+            self._steps[span] = (
+                _step(self.graph, nodes[0], self.features) if single else self._stream(nodes)
+            )
+        return self._steps[span]
+
+    def _stream(self, nodes: Sequence[Node]) -> Step | None:
+        stream = streams.make(self.graph, nodes, self._row)
+        if stream is None:
+            return None
+        sections = [section for stage in stream.stages for section in stage.sections]
+        constants = (c for section in sections for c in section.kernel.constants)
+        kernel = Kernel(
+            name="rows_of_" + "_".join(n.op.lower() for n in nodes),
+            template="",
+            params={},
+            args=(Scratch(stream.scratch), *_distinct(constants)),
+            overlap=stream.overlap,
+            cycles=stream.cycles,
+            bound=sum(s.kernel.bound * (s.end - s.first) for s in sections),
+        )
+        macs = sum(BY_NAME[n.op].macs(self.graph, n) for n in nodes)
+        isa = "+".join(dict.fromkeys(section.variant for section in sections))
+        return Step(stream.node, kernel, isa, macs, stream=stream)
+
+    def _row(
+        self, graph: Graph, node: Node, key: tuple[Node, tuple[int, int]]
+    ) -> tuple[Kernel, str]:
+        """The kernel for one output row, the layer and the rows it lacks being ``key``."""
+        if key not in self._rows:
+            step = _step(graph, node, self.features)
+            self._rows[key] = step.kernel, step.variant
+        return self._rows[key]
+
+
+def _distinct(constants: Iterable[Const]) -> list[Const]:
+    """Constants of equal bytes once."""
+    return list({(str(c.data.dtype), c.data.tobytes()): c for c in constants}.values())
 
 
 def _step(graph: Graph, node: Node, features: frozenset[str]) -> Step:
@@ -143,52 +330,42 @@ def _constant(graph: Graph, node: Node, arg: Arg) -> Arg:
     return arg
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _tensor_buffers(graph: Graph, steps: Sequence[Step]) -> list[Buffer]:
-    """Buffers of all tensors in the arena, views and in-place outputs merged."""
-    shared = _views(graph)
+def _buffers(graph: Graph, steps: Sequence[Step]) -> tuple[list[Buffer], tuple[Sharing, ...]]:
+    """Buffers of all tensors in the arena and of scratch memory, and which may share memory."""
+    views = _views(graph)
     first = dict.fromkeys(graph.inputs, -1)
     last = dict.fromkeys(graph.inputs, -1)
     for i, step in enumerate(steps):
         for t in step.node.outputs:
             first[t] = last[t] = i
         for t in step.node.inputs:
-            root = shared.get(t, t)
+            root = views.get(t, t)
             if root in last:
                 last[root] = i
     for t in graph.outputs:
-        last[shared.get(t, t)] = len(steps)
-
-    home: dict[int, int] = {}  # tensor -> tensor in whose buffer it is computed
-    for i, step in enumerate(steps):
-        out = step.node.outputs[0]
-        for position in (
-            *step.kernel.in_place,
-            *(p for p, d in step.kernel.overlap.items() if d == 0),
-        ):
-            source = step.node.inputs[position]
-            root = shared.get(source, source)
-            if root in last and last[root] == i and graph.at(root).bytes >= graph.at(out).bytes:
-                home[out] = home.get(root, root)
-                break
-    groups: dict[int, list[int]] = {}
-    for t in first:
-        groups.setdefault(home.get(t, t), []).append(t)
-    views: dict[int, list[int]] = {}
-    for view, root in shared.items():
-        views.setdefault(root, []).append(view)
-    return [
-        Buffer(
-            tensors=tuple(v for t in members for v in (t, *views.get(t, ()))),
-            bytes=_aligned(max(graph.at(t).bytes for t in members)),
-            first=min(first[t] for t in members),
-            last=max(last[t] for t in members),
-        )
-        for members in groups.values()
+        last[views.get(t, t)] = len(steps)
+    seen: dict[int, list[int]] = {t: [t] for t in first}
+    for view, root in views.items():
+        if root in seen:
+            seen[root].append(view)
+    buffers = [Buffer(tuple(seen[t]), aligned(graph.at(t).bytes), first[t], last[t]) for t in first]
+    home = {t: i for i, t in enumerate(first)}
+    shared = [
+        Sharing(home[root], home[step.node.outputs[0]], distance)
+        for i, step in enumerate(steps)
+        for position, distance in _sharings(step.kernel)
+        for root in (views.get(step.node.inputs[position], step.node.inputs[position]),)
+        if root in home and last[root] == i
     ]
+    for i, step in enumerate(steps):
+        if step.kernel.scratch:
+            buffers.append(Buffer((), aligned(step.kernel.scratch), i, i))
+    return buffers, tuple(shared)
+
+
+def _sharings(kernel: Kernel) -> list[tuple[int, int | None]]:
+    """Input positions whose memory the output may take, and how far below it must lie."""
+    return [*((p, None) for p in kernel.in_place), *kernel.overlap.items()]
 
 
 def _views(graph: Graph) -> dict[int, int]:
@@ -201,69 +378,7 @@ def _views(graph: Graph) -> dict[int, int]:
     return shared
 
 
-def _scratch_buffers(steps: Sequence[Step]) -> list[Buffer]:
-    return [
-        Buffer((), _aligned(step.kernel.scratch), i, i)
-        for i, step in enumerate(steps)
-        if step.kernel.scratch
-    ]
-
-
-def lower_bound(buffers: Iterable[Buffer]) -> int:
-    """Bytes below which no placement can go: the most that lives at one step."""
-    buffers = list(buffers)
-    times = {b.first for b in buffers}
-    return max((sum(b.bytes for b in buffers if b.first <= t <= b.last) for t in times), default=0)
-
-
-def place(buffers: Sequence[Buffer], rounds: int = 2000) -> tuple[Buffer, ...]:
-    """Offsets for ``buffers``, none overlapping in both time and address.
-
-    First fit in several orders (by size, as in TFLM's greedy planner; by time; by size times
-    time), then a hill climb that swaps two in the best order, until the lower bound is met or
-    ``rounds`` swaps were tried.  Deterministic.
-    """
-    bound = lower_bound(buffers)
-    orders = [
-        sorted(buffers, key=lambda b: (-b.bytes, b.first)),
-        sorted(buffers, key=lambda b: (b.first, -b.bytes)),
-        sorted(buffers, key=lambda b: (-b.bytes * (b.last - b.first + 1), b.first)),
-    ]
-    best = min(orders, key=lambda order: _height(_first_fit(order)))
-    height = _height(_first_fit(best))
-    chance = random.Random(0)
-    for _ in range(rounds if len(buffers) > 1 else 0):
-        if height == bound:
-            break
-        i, j = chance.sample(range(len(best)), 2)
-        trial = list(best)
-        trial[i], trial[j] = trial[j], trial[i]
-        reached = _height(_first_fit(trial))
-        if reached <= height:
-            best, height = trial, reached
-    return tuple(sorted(_first_fit(best), key=lambda b: (b.first, b.last, b.offset)))
-
-
-def _height(placed: Sequence[Buffer]) -> int:
-    return max((b.end for b in placed), default=0)
-
-
-def _first_fit(order: Sequence[Buffer]) -> list[Buffer]:
-    """Each buffer at the lowest offset that no earlier one occupies while it lives."""
-    placed: list[Buffer] = []
-    for buffer in order:
-        offset = 0
-        for other in sorted((b for b in placed if b.meets(buffer)), key=lambda b: b.offset):
-            if offset + buffer.bytes <= other.offset:
-                break
-            offset = max(offset, other.end)
-        placed.append(replace(buffer, offset=offset))
-    return placed
-
-
 def check(plan: Plan) -> None:
-    """Raise AssertionError if two buffers that live together overlap, or one leaves the arena."""
-    for i, a in enumerate(plan.buffers):
-        assert a.offset >= 0 and a.end <= plan.arena_bytes
-        for b in plan.buffers[i + 1 :]:
-            assert not a.meets(b) or a.end <= b.offset or b.end <= a.offset, (a, b)
+    """Raise AssertionError if two buffers that live together overlap without leave, or one leaves
+    the arena."""
+    placement.check(plan.buffers, plan.shared, plan.arena_bytes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops import elementwise
 from tinygen.ops.base import Kernel, Op, Variant
+from tinygen.ops.common import pointwise
 
 
 def scaling(graph: Graph, node: Node) -> elementwise.Sum:
@@ -33,5 +34,6 @@ OP = Op(
     restrictions=elementwise.SUM_RESTRICTIONS,
     shapes=elementwise.shapes,
     reference=reference,
+    rows=pointwise,
     variants=(Variant("portable", lower),),
 )

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinygen.errors import InputError
 from tinygen.graph import Array, Graph, Node, Tensor
+
+if TYPE_CHECKING:
+    from tinygen.ops.common import Window
 
 Shape = tuple[int, ...]
 
@@ -129,6 +132,9 @@ class Op:
     variants: tuple[Variant, ...] = ()
     macs: Callable[[Graph, Node], int] = lambda graph, node: 0
     view: bool = False
+    rows: Callable[[Graph, Node], Window | None] = lambda graph, node: None
+    """The window through which an output row sees rows of the inputs, None when a row alone cannot
+    be computed.  Windows that pad need attributes with ``pads``."""
     inputs: tuple[int, int] = (1, 1)
     """Smallest and largest number of inputs."""
 

@@ -83,6 +83,17 @@ class Window:
         return Pads(down // 2, down - down // 2, across // 2, across - across // 2)
 
 
+def pointwise(graph: Graph, node: Node) -> Window | None:
+    """The window of an operator that computes each element from those at the same place.
+
+    None when an operand has another shape, constants of rank one aside.
+    """
+    operands = [graph.at(i) for i in node.inputs]
+    shapes = {t.shape for t in operands if not t.constant} | {graph.output(node).shape}
+    flat = all(len(t.shape) <= 1 for t in operands if t.constant)
+    return Window((1, 1), (1, 1)) if flat and len(shapes) == 1 else None
+
+
 def pad_image(image: Array, pads: Pads, value: int) -> Array:
     """NHWC ``image`` with ``value`` around it."""
     edges = ((0, 0), (pads.top, pads.bottom), (pads.left, pads.right), (0, 0))

@@ -189,6 +189,7 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
+    rows=window_of,
     variants=variants(
         convolution,
         (

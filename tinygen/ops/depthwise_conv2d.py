@@ -156,6 +156,7 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
+    rows=window_of,
     variants=variants(
         convolution,
         (

@@ -15,7 +15,7 @@ import numpy as np
 from tinygen.graph import Array, Graph, Node, Tensor
 from tinygen.numerics import LIMITS, Int64Array, clamp, quantize_multiplier
 from tinygen.ops.base import Const, Input, Kernel, Op, Output, Restriction, Shape, Variant
-from tinygen.ops.common import int8_in_and_out
+from tinygen.ops.common import int8_in_and_out, pointwise
 
 Function = Callable[[Graph, Node, Int64Array], Int64Array]
 """Quantized outputs for quantized inputs of any shape."""
@@ -100,6 +100,7 @@ def unary(
         restrictions=(int8_in_and_out, *restrictions),
         shapes=shapes,
         reference=reference(function),
+        rows=pointwise,
         variants=(Variant("portable", lambda graph, node: kernel(graph, node, function)),),
     )
 

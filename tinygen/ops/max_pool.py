@@ -34,5 +34,6 @@ OP = Op(
     restrictions=(int8_in_and_out, image_input, pooling.same_quantization, pooling.geometry),
     shapes=pooling.shapes,
     reference=reference,
+    rows=pooling.unpadded,
     variants=(Variant("portable", lower),),
 )

@@ -11,7 +11,7 @@ import numpy as np
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops import elementwise
 from tinygen.ops.base import Kernel, Op, Variant
-from tinygen.ops.common import Requant, requant
+from tinygen.ops.common import Requant, pointwise, requant
 
 
 def requant_of(graph: Graph, node: Node) -> Requant:
@@ -57,5 +57,6 @@ OP = Op(
     shapes=elementwise.shapes,
     reference=reference,
     macs=lambda graph, node: graph.output(node).elements,
+    rows=pointwise,
     variants=(Variant("portable", lower),),
 )

@@ -45,6 +45,12 @@ def window_of(node: Node) -> Window:
     return Window(attrs.kernel, attrs.stride, padding=attrs.padding)
 
 
+def unpadded(graph: Graph, node: Node) -> Window | None:
+    """The window, if it never leaves the image."""
+    window = window_of(node)
+    return None if window.resolve(*graph.required(node, 0).shape[1:3]).any else window
+
+
 def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
     batch, height, width, depth = graph.required(node, 0).shape
     return ((batch, *window_of(node).output(height, width), depth),)

@@ -16,7 +16,7 @@ from tinygen.graph import Array, Graph, Node, Tensor
 from tinygen.numerics import INT32_MIN, Int64Array, clamp, wrap32
 from tinygen.ops import lookup
 from tinygen.ops.base import Const, Input, Kernel, Op, Output, Shape, Variant
-from tinygen.ops.common import Requant, requant
+from tinygen.ops.common import Requant, pointwise, requant
 
 CONVERSIONS = {
     "float32": ("int8", "int16"),
@@ -136,5 +136,6 @@ OP = Op(
     restrictions=(known_types, one_scale, comparable_scales),
     shapes=shapes,
     reference=reference,
+    rows=pointwise,
     variants=(Variant("portable", lower),),
 )

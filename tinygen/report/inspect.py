@@ -10,7 +10,7 @@ from rich.console import Console
 from tinygen.emit import comment_text, memory_map
 from tinygen.graph import Graph, Tensor
 from tinygen.ops import macs
-from tinygen.plan import Plan, lower_bound
+from tinygen.plan import Plan
 from tinygen.report.console import table
 
 
@@ -30,7 +30,7 @@ def document(graph: Graph, plan: Plan) -> dict[str, Any]:
         "macs_nominal": macs(graph),
         "weights": plan.weight_bytes,
         "arena": plan.arena_bytes,
-        "arena_lower_bound": lower_bound(plan.buffers),
+        "arena_lower_bound": plan.lower_bound,
         "layers": [
             {
                 "name": comment_text(plan.graph.output(step.node).name),
@@ -43,17 +43,10 @@ def document(graph: Graph, plan: Plan) -> dict[str, Any]:
                 "scratch": step.kernel.scratch,
                 "live": live,
             }
-            for step, live in zip(plan.steps, live_bytes(plan), strict=True)
+            for step, live in zip(plan.steps, plan.live(), strict=True)
         ],
         "memory": memory_map(plan),
     }
-
-
-def live_bytes(plan: Plan) -> list[int]:
-    """Bytes of the arena in use while each layer runs."""
-    return [
-        sum(b.bytes for b in plan.buffers if b.first <= i <= b.last) for i in range(len(plan.steps))
-    ]
 
 
 def _edge(tensor: Tensor) -> dict[str, Any]:
