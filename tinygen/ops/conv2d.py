@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Int64Array, exact_matmul, wrap32
-from tinygen.ops import dsp, portable
+from tinygen.ops import dsp, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -196,6 +196,8 @@ OP = Op(
             ("dsp", dsp.dense, dsp.FEATURES),
             ("dsp", dsp.dense_row, dsp.FEATURES),
             ("dsp", dsp.conv2d, dsp.FEATURES),
+            *scalar.DENSE,
+            *scalar.CONV2D,
             ("portable", portable.dense, portable.FEATURES),
             ("portable", portable.conv2d, portable.FEATURES),
         ),

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import wrap32
-from tinygen.ops import conv2d, dsp_depthwise, portable
+from tinygen.ops import conv2d, dsp_depthwise, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -161,6 +161,7 @@ OP = Op(
         convolution,
         (
             ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
+            *scalar.DEPTHWISE,
             ("portable", portable.depthwise, portable.FEATURES),
         ),
     ),

@@ -1,0 +1,284 @@
+"""Convolutions and dense layers for cores without SIMD: Cortex-M0 and M3, RV32IM, Xtensa.
+
+What they share: inputs of four pixels are laid side by side in scratch memory, in the form in which
+the core loads them with one instruction, and every loaded weight serves four products.
+Requantization multiplies once, without rounding (:mod:`tinygen.ops.rescale`), or on cores that have
+32-bit products alone, in parts (:mod:`tinygen.ops.rescale_split`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygen.graph import Array
+from tinygen.numerics import INT32_MAX, Int64Array, wrap32
+from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
+from tinygen.ops.common import overlap
+from tinygen.ops.convolution import Convolution, Lower
+from tinygen.ops.portable import interleave
+from tinygen.ops.rescale import accumulator_range
+from tinygen.ops.rescale_split import solve_split
+
+
+@dataclass(frozen=True)
+class Isa:
+    """How one instruction set's kernels work.
+
+    ``sample`` is the C type of values laid out in scratch memory, times ``factor``; ``channels``
+    are computed at a time.  ``high`` says that there is an instruction for the upper word of a
+    64-bit product; ``unsigned`` that bytes load unsigned alone, so that weights lie 128 higher.
+    ``costs`` are instructions (cycles on Arm's cores) of a product in a full block, of one of a
+    single pixel, and of an output.
+    """
+
+    name: str
+    sample: str
+    factor: int
+    channels: int
+    high: bool
+    unsigned: bool
+    costs: tuple[float, float, float]
+
+    @property
+    def features(self) -> frozenset[str]:
+        return frozenset({self.name})
+
+    @property
+    def sample_bytes(self) -> int:
+        return int(self.sample.removeprefix("int").removesuffix("_t")) // 8
+
+    @property
+    def weight(self) -> str:
+        return "uint8_t" if self.unsigned else "int8_t"
+
+    def pack(self, weights: Array) -> Array:
+        """Weights as they lie in flash."""
+        return (weights ^ -128).view(np.uint8) if self.unsigned else weights
+
+
+RV32M = Isa("rv32m", "int16_t", 256, 4, high=True, unsigned=False, costs=(2.7, 4.3, 14))
+ARMV7M = Isa("armv7m", "int16_t", 256, 2, high=True, unsigned=False, costs=(3.2, 6, 16))
+ARMV6M = Isa("armv6m", "int32_t", 1, 1, high=False, unsigned=False, costs=(4.2, 10, 30))
+XTENSA = Isa("xtensa", "int16_t", 1, 2, high=False, unsigned=True, costs=(3, 6, 25))
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """A way to requantize: its ``kind`` in the templates, what accumulators start from, and the
+    arguments."""
+
+    kind: str
+    start: Array
+    args: tuple[Arg, ...]
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        return ("narrow", f"rescale_{self.kind}")
+
+
+def scaling(conv: Convolution, isa: Isa) -> Scaling | None:
+    """The shortest way to requantize exactly, or None.
+
+    Accumulators see every tap, those in the padding as zero points.
+    """
+    requant = conv.scaling
+    if not requant.fast or (requant.low, requant.high) != (-128, 127):
+        return None
+    return _scaling_high(conv) if isa.high else _scaling_split(conv)
+
+
+def _scaling_high(conv: Convolution) -> Scaling | None:
+    requant, rescale = conv.scaling, conv.rescale
+    if 256 * conv.bound > INT32_MAX:
+        return None
+    if rescale is not None:
+        start = 256 * conv.folded_bias + rescale.offset
+        multiplier = Const("multiplier", rescale.multiplier)
+        return Scaling("high", _int32(start), (multiplier, rescale.rounding, rescale.shift))
+    mantissa = np.broadcast_to([m.mantissa for m in requant.multipliers], conv.channels)
+    right = np.broadcast_to([-m.shift for m in requant.multipliers], conv.channels)
+    args = (
+        Const("multiplier", mantissa.astype(np.int32)),
+        Const("shift", right.astype(np.int8)),
+        requant.zero_point,
+    )
+    return Scaling("exact", _int32(256 * conv.folded_bias), args)
+
+
+def _scaling_split(conv: Convolution) -> Scaling | None:
+    least, greatest = accumulator_range(conv.taps, conv.zero_point, conv.bias)
+    split = solve_split(conv.scaling, least, greatest)
+    if split is None:
+        return None
+    kind = f"split{len(split.parts)}" + ("_signed" if split.both_signs else "")
+    args = (Const("scaling", split.words), split.parts[0], split.zero_point)
+    return Scaling(kind, _int32(conv.folded_bias), args)
+
+
+def _int32(values: Int64Array) -> Array:
+    return wrap32(values).astype(np.int32)
+
+
+def dense(isa: Isa) -> Lower:
+    """Rows by fours; a single row takes the portable way."""
+
+    def lower(conv: Convolution) -> Kernel | None:
+        chosen = scaling(conv, isa)
+        if not conv.dense or conv.pixels < 4 or chosen is None:
+            return None
+        return _matrix(
+            conv,
+            isa,
+            chosen,
+            "dense",
+            "fully_connected/scalar.c.j2",
+            (conv.pixels, conv.depth, conv.channels),
+        )
+
+    return lower
+
+
+def conv2d(isa: Isa) -> Lower:
+    """Patches gathered four pixels at a time."""
+
+    def lower(conv: Convolution) -> Kernel | None:
+        chosen = scaling(conv, isa)
+        if conv.dense or conv.groups > 1 or chosen is None:
+            return None
+        window = conv.window
+        geometry = np.array(
+            [
+                *(*conv.image, *conv.output[1:3], *window.kernel, *window.stride),
+                *(*window.dilation, conv.pads.top, conv.pads.left, isa.factor * conv.zero_point),
+            ],
+            dtype=np.int32,
+        )
+        args = (Const("geometry", geometry), conv.channels)
+        return _matrix(conv, isa, chosen, "conv2d", "conv2d/scalar.c.j2", args)
+
+    return lower
+
+
+def _matrix(
+    conv: Convolution,
+    isa: Isa,
+    chosen: Scaling,
+    what: str,
+    template: str,
+    sizes: tuple[Arg, ...],
+) -> Kernel:
+    """A kernel that lays out patches of four pixels and multiplies them by all channels."""
+    multiply = f"multiply_{isa.name}_{chosen.kind}"
+    taps = conv.taps.shape[1]
+    image, output = conv.rows if what == "dense" else (conv.image, conv.output)
+    per_image = output[1] * output[2]
+    single = per_image % 4 * output[0]
+    full, alone, finish = isa.costs
+    gather = 5 if what == "dense" else 8
+    return Kernel(
+        name=f"{what}_{isa.name}_{chosen.kind}",
+        template=template,
+        params={
+            "kind": chosen.kind,
+            "sample": isa.sample,
+            "factor": isa.factor,
+            "weight": isa.weight,
+            "corrected": isa.unsigned,
+            "multiply": multiply,
+        },
+        args=(
+            Input(0),
+            Output(0),
+            Scratch(4 * isa.sample_bytes * taps),
+            *sizes,
+            Const("weights", isa.pack(interleave(conv.taps, isa.channels))),
+            Const("start", chosen.start),
+            *chosen.args,
+        ),
+        helpers=(*chosen.helpers, f"block_{isa.name}", f"scalar_{isa.name}_{chosen.kind}"),
+        overlap={0: overlap(image, output, conv.window, 4, rereads=False)},
+        cycles=int(
+            taps * conv.channels * (full * (conv.pixels - single) + alone * single)
+            + conv.pixels * (finish * conv.channels + gather * taps + 20)
+        ),
+    )
+
+
+def depthwise(isa: Isa) -> Lower:
+    """Channel by channel, several outputs of a row at a time."""
+
+    def lower(conv: Convolution) -> Kernel | None:
+        chosen = scaling(conv, isa)
+        if conv.groups != conv.depth or conv.window.dilation != (1, 1) or chosen is None:
+            return None
+        (kernel_rows, kernel_columns), (step_y, step_x) = conv.window.kernel, conv.window.stride
+        batch, height, width, depth = conv.image
+        rows, columns = conv.output[1:3]
+        multiplier = conv.channels // depth
+        tile = min(_TILES, key=lambda t: -(-columns // t) * (t + 1))
+        line = (-(-columns // tile) * tile - 1) * step_x + kernel_columns
+        if conv.pads.left > line or kernel_columns > _MOST_COLUMNS or step_x > kernel_columns:
+            return None
+        geometry = np.array(
+            [
+                *(batch, height, width, depth, rows, columns, kernel_rows, step_y),
+                *(conv.pads.top, conv.pads.left, isa.factor * conv.zero_point, multiplier, line),
+            ],
+            dtype=np.int32,
+        )
+        shape = f"x{kernel_columns}_stride{step_x}_by{tile}"
+        products = -(-columns // tile) * tile * rows * batch * conv.channels
+        return Kernel(
+            name=f"depthwise_{shape}_{isa.name}_{chosen.kind}",
+            template="depthwise_conv2d/scalar.c.j2",
+            params={
+                "kind": chosen.kind,
+                "sample": isa.sample,
+                "factor": isa.factor,
+                "columns": kernel_columns,
+                "stride": step_x,
+                "tile": tile,
+            },
+            args=(
+                Input(0),
+                Output(0),
+                Scratch(isa.sample_bytes * line * kernel_rows),
+                Const("geometry", geometry),
+                Const("weights", conv.taps.reshape(-1)),
+                Const("start", chosen.start),
+                *chosen.args,
+            ),
+            helpers=chosen.helpers,
+            in_place=(0,) if multiplier == 1 and _behind(conv) else (),
+            cycles=int(
+                (isa.costs[0] + 0.5) * products * conv.taps.shape[1]
+                + conv.pixels * conv.channels * isa.costs[2]
+                + 8 * batch * min(height, rows * step_y) * width * depth
+            ),
+        )
+
+    return lower
+
+
+_TILES = (4, 3)
+_MOST_COLUMNS = 8
+
+
+def _behind(conv: Convolution) -> bool:
+    """Whether every row of a channel is written no further than that channel is read."""
+    batch, height, width, _ = conv.image
+    rows, columns = conv.output[1:3]
+    below = np.arange(rows) * conv.window.stride[0] - conv.pads.top + conv.window.kernel[0]
+    read = np.clip(below, 0, height) * width
+    written = np.arange(1, rows + 1) * columns
+    images = np.arange(batch)[:, None]
+    return bool((images * rows * columns + written <= images * height * width + read).all())
+
+
+ISAS = (RV32M, ARMV7M, ARMV6M, XTENSA)
+DENSE = tuple((isa.name, dense(isa), isa.features) for isa in ISAS)
+CONV2D = tuple((isa.name, conv2d(isa), isa.features) for isa in ISAS)
+DEPTHWISE = tuple((isa.name, depthwise(isa), isa.features) for isa in ISAS)
+"""Ways for :func:`tinygen.ops.convolution.variants`."""
