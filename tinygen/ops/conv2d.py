@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Int64Array, exact_matmul, wrap32
-from tinygen.ops import dsp, portable, scalar
+from tinygen.ops import dsp, mve, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -193,6 +193,8 @@ OP = Op(
     variants=variants(
         convolution,
         (
+            ("mve", mve.dense, mve.FEATURES),
+            ("mve", mve.conv2d, mve.FEATURES),
             ("dsp", dsp.dense, dsp.FEATURES),
             ("dsp", dsp.dense_row, dsp.FEATURES),
             ("dsp", dsp.conv2d, dsp.FEATURES),

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import wrap32
-from tinygen.ops import conv2d, dsp_depthwise, portable, scalar
+from tinygen.ops import conv2d, dsp_depthwise, mve, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -107,7 +107,7 @@ def convolution(graph: Graph, node: Node) -> Convolution:
     return Convolution(
         image=source.shape,
         output=graph.output(node).shape,
-        filters=np.moveaxis(filters.data, 3, 0),
+        filters=filters.data.transpose(3, 1, 2, 0),
         bias=bias_of(graph, node, filters.shape[3]),
         zero_point=source.zero_point,
         scaling=requant_of(graph, node),
@@ -160,6 +160,8 @@ OP = Op(
     variants=variants(
         convolution,
         (
+            ("mve", mve.depthwise, mve.FEATURES),
+            ("mve", mve.conv2d, mve.FEATURES),
             ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
             *scalar.DEPTHWISE,
             ("portable", portable.depthwise, portable.FEATURES),

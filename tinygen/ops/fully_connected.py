@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import exact_matmul, wrap32
-from tinygen.ops import dsp, portable, scalar
+from tinygen.ops import dsp, mve, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -135,6 +135,7 @@ OP = Op(
     variants=variants(
         convolution,
         (
+            ("mve", mve.dense, mve.FEATURES),
             ("dsp", dsp.dense, dsp.FEATURES),
             ("dsp", dsp.dense_row, dsp.FEATURES),
             *scalar.DENSE,
