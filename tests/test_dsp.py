@@ -7,6 +7,7 @@ from pathlib import Path
 
 import emulated_c
 import numpy as np
+import pytest
 import shared_models
 from graphs import convolution, dense_chain, random_inputs
 from host_c import HostModels
@@ -16,7 +17,7 @@ from tinygen.graph import Graph, Quant
 from tinygen.ops import conv2d
 from tinygen.ops.common import Pads
 from tinygen.ops.dsp import FEATURES as DSP
-from tinygen.ops.dsp import paired_weights
+from tinygen.ops.dsp import paired_weights, window_places
 
 PIXEL = conv2d.Attrs(padding="VALID")
 
@@ -85,6 +86,25 @@ def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
     found = emulated_c.run(boards.load("qemu_m4"), graphs, inputs, tmp_path)
     for graph, given, outputs in zip(graphs, inputs, found, strict=True):
         assert np.array_equal(outputs[0], reference.run(graph, given)[0])
+
+
+@pytest.mark.parametrize("run", [1, 3, 4, 6, 9, 11, 16, 23, 60])
+@pytest.mark.parametrize("rows", [1, 2, 3, 10])
+def test_prepared_pixels_stay_behind_what_is_still_to_be_read(rows: int, run: int) -> None:
+    patch, tail, size = window_places(rows, run)
+    words, quads = run // 4, -(-rows * (run % 4) // 4)
+    reads = [
+        [patch + 4 * run * row + run * pixel + 4 * word for pixel in range(4)]
+        for row in range(rows)
+        for word in range(words)
+    ]
+    reads += [[tail + 4 * quads * pixel + 4 * word for pixel in range(4)] for word in range(quads)]
+    assert patch + 4 * run * rows <= tail
+    assert tail + 16 * quads <= size
+    for done in range(len(reads)):
+        later = [address for addresses in reads[done + 1 :] for address in addresses]
+        assert 32 * (done + 1) <= min(later, default=size)
+    assert 32 * len(reads) + 4 <= size
 
 
 def test_pairs_hold_the_weights() -> None:

@@ -84,14 +84,15 @@ def scaling(conv: Convolution, shifts: tuple[int, ...] | None) -> Scaling | None
     return Scaling(True, np.zeros(conv.channels, dtype=np.int64), mantissa, right - 1, rounding)
 
 
-def stream(conv: Convolution, words: Array, scale: Scaling) -> Array:
+def stream(conv: Convolution, taps: Array, words: Array, scale: Scaling) -> Array:
     """What ``multiply_block`` reads: for every two channels (the last one twice, with the one
     before it, when their number is odd) their starts, weights, multipliers and, when ``scale`` is
-    exact, both shifts in a word.
+    exact, both shifts in a word.  ``words`` are the ``taps``, which may have another order than the
+    filters'.
 
     Accumulators there are -256 times TFLM's: multipliers are negative too.
     """
-    odd = conv.taps[:, 1::2].astype(np.int64).sum(axis=1)
+    odd = taps[:, 1::2].astype(np.int64).sum(axis=1)
     start = wrap32(129 * odd - SCALE * conv.folded_bias - scale.offset)
     pairs = []
     for first in range(0, conv.channels, 2):
@@ -130,28 +131,44 @@ def _name(base: str, params: dict[str, object]) -> str:
     return "_".join([base, *(key for key, value in sorted(params.items()) if value is True)])
 
 
-def _products(conv: Convolution, scale: Scaling, quads: int) -> tuple[int, int]:
-    """Instructions and cycles of all calls of ``multiply_block``."""
-    blocks = conv.output[0] * -(-(conv.pixels // conv.output[0]) // 4)
-    pairs = -(-conv.channels // 2)
-    after = (82, 98) if scale.exact else (34, 46)
-    return (
-        blocks * pairs * (27 * quads + after[0]),
-        blocks * (30 + pairs * (37 * quads + after[1])),
+@dataclass(frozen=True)
+class Cost:
+    """Instructions that are needed, and cycles."""
+
+    instructions: int
+    cycles: int
+
+
+def _products(conv: Convolution, scale: Scaling, quads: int, blocks: int) -> Cost:
+    """What calls of ``multiply_block`` for ``blocks`` times four pixels take."""
+    pairs, calls = -(-conv.channels // 2), 1 + conv.channels % 2
+    after = (68, 87) if scale.exact else (33, 50)
+    return Cost(
+        blocks * pairs * (26 * quads + after[0]),
+        blocks * (40 * calls + pairs * (69 * quads // 2 + after[1])),
     )
 
 
 def dense(conv: Convolution) -> Kernel | None:
-    """Rows by fours, which are prepared in scratch memory, with two channels."""
+    """Rows by fours, which are prepared in scratch memory, with two channels; one or two left over
+    go one by one."""
     if not conv.dense or conv.pixels < 2 or conv.channels < 2:
         return None
     words, scale = paired_weights(conv.taps), scaling(conv, (SHIFT,))
     if words is None or scale is None:
         return None
-    quads, params = words.shape[1], _block_params(conv, scale)
-    params |= {"ragged": conv.depth % 4 != 0}
-    instructions, cycles = _products(conv, scale, quads)
-    blocks = -(-conv.pixels // 4)
+    quads, ragged = words.shape[1], conv.depth % 4 != 0
+    blocks, left = divmod(conv.pixels, 4)
+    if ragged and blocks and left * conv.depth < 3:
+        blocks, left = blocks - 1, left + 4
+    three = left == 3 and not ragged
+    params = _block_params(conv, scale) | {
+        "ragged": ragged, "three": three, "ones": left > 0 and not three,
+    }  # fmt: skip
+    blocks, left = (blocks + 1, 0) if three else (blocks, left)
+    cost = _products(conv, scale, quads, blocks)
+    single = -(-conv.channels // 2) * (12 * quads + (34 if scale.exact else 14))
+    form = "_exact" if scale.exact else ""
     return Kernel(
         name=_name("dense_by_fours_dsp", params),
         template="fully_connected/dsp_by_fours.c.j2",
@@ -159,18 +176,23 @@ def dense(conv: Convolution) -> Kernel | None:
         args=(
             Input(0),
             Output(0),
-            Scratch(4 * (8 * quads + 1 + (quads if conv.depth % 4 else 0))),
+            Scratch(4 * (8 * quads + 1 + (quads if ragged else 0))),
             conv.pixels,
             conv.depth,
             conv.channels,
-            Const("weights", stream(conv, words, scale)),
+            Const("weights", stream(conv, conv.taps, words, scale)),
             scale.rounding,
             *_limits(conv),
         ),
-        helpers=_block_helpers(conv, scale),
+        helpers=(
+            *_block_helpers(conv, scale),
+            *((f"single_pixel{form}", f"scale_output{form}") if params["ones"] else ()),
+        ),
         overlap={0: overlap(*conv.rows, conv.window, 4, rereads=False)},
-        cycles=cycles + blocks * (80 + 26 * quads),
-        bound=instructions + 15 * blocks * quads,
+        cycles=cost.cycles
+        + blocks * (80 + 26 * quads)
+        + left * (9 * single // 5 + 10 * quads + 40),
+        bound=cost.instructions + 15 * blocks * quads + left * (single + 5 * quads),
     )
 
 
@@ -243,21 +265,48 @@ def dense_row(conv: Convolution) -> Kernel | None:
     )
 
 
+def window_taps(conv: Convolution) -> Array:
+    """Taps in the order in which windows are prepared: of each kernel row whole words, then what
+    all rows have beyond."""
+    rows = conv.filters.reshape(conv.channels, conv.window.kernel[0], -1)
+    whole = rows.shape[2] // 4 * 4
+    parts = [rows[:, :, :whole], rows[:, :, whole:]]
+    return np.concatenate([part.reshape(conv.channels, -1) for part in parts], axis=1)
+
+
+def window_places(rows: int, run: int) -> tuple[int, int, int]:
+    """Where copies of four pixels' windows lie in scratch memory, where what they have beyond whole
+    words, and the bytes of it all; a window has so many ``rows`` of ``run`` bytes.
+
+    Prepared pixels begin at 0 and grow over the copies, row by row behind those that are still to
+    be read.
+    """
+    words, quads = run // 4, -(-rows * (run % 4) // 4)
+    patch = max(28 * words + max(32 * words - 4 * run, 0) * (rows - 1), 0)
+    tail = max(patch + 4 * run * rows, 32 * words * rows + 28 * quads)
+    prepared = 32 * (words * rows + quads) + 4
+    return patch, tail, max(tail + 16 * quads, prepared)
+
+
 def conv2d(conv: Convolution) -> Kernel | None:
     """Windows of four pixels are prepared in scratch memory, then every pair of channels."""
     if conv.dense or conv.groups > 1 or conv.channels < 2:
         return None
-    words, scale = paired_weights(conv.taps), scaling(conv, (SHIFT,))
+    taps = window_taps(conv)
+    words, scale = paired_weights(taps), scaling(conv, (SHIFT,))
     if words is None or scale is None:
         return None
     (kernel, dilation), pads = (conv.window.kernel, conv.window.dilation), conv.pads
+    run = kernel[1] * conv.depth
+    patch, tail, scratch = window_places(kernel[0], run)
     shape = (*conv.image[1:], *conv.output[1:], *kernel, *conv.window.stride, dilation[0],
-             pads.top, pads.left, conv.image[0], dilation[1])  # fmt: skip
+             pads.top, pads.left, conv.image[0], dilation[1], patch, tail)  # fmt: skip
     if max(shape) >= 1 << 15:
         return None
-    quads, params = words.shape[1], _block_params(conv, scale)
-    params |= {"dilated": dilation[1] > 1}
-    instructions, cycles = _products(conv, scale, quads)
+    quads = words.shape[1]
+    params = _block_params(conv, scale) | {"dilated": dilation[1] > 1, "rest": run % 4 > 0}
+    blocks = conv.output[0] * -(-conv.output[1] * conv.output[2] // 4)
+    cost = _products(conv, scale, quads, blocks)
     return Kernel(
         name=_name("conv2d_dsp", params),
         template="conv2d/dsp.c.j2",
@@ -265,15 +314,30 @@ def conv2d(conv: Convolution) -> Kernel | None:
         args=(
             Input(0),
             Output(0),
-            Scratch(4 * (9 * quads + 1)),
+            Scratch(scratch),
             Const("shape", np.array(shape, dtype=np.int16)),
-            Const("weights", stream(conv, words, scale)),
+            Const("weights", stream(conv, taps, words, scale)),
             conv.zero_point,
             scale.rounding,
             *_limits(conv),
         ),
         helpers=(*_block_helpers(conv, scale), *(() if dilation[1] > 1 else ("copy_run",))),
         overlap={0: overlap(conv.image, conv.output, conv.window, 4, rereads=False)},
-        cycles=cycles + conv.pixels * (50 + 15 * quads),
-        bound=instructions + 15 * conv.pixels * quads // 4,
+        cycles=cost.cycles + blocks * _gathering(conv, quads),
+        bound=cost.instructions + 15 * blocks * quads,
     )
+
+
+def _gathering(conv: Convolution, quads: int) -> int:
+    """Cycles for the windows of four pixels."""
+    rows, run = conv.window.kernel[0], conv.window.kernel[1] * conv.depth
+    inside = 150 + 50 * rows + 26 * quads + 30 * rows * (run % 4)
+    copies = 200 + 4 * rows * (25 + 7 * run // 4)
+    touched = sum(
+        min(extent, -(-pad // stride)) / extent
+        for extent, pad, stride in (
+            (conv.output[1], conv.pads.top + conv.pads.bottom, conv.window.stride[0]),
+            (conv.output[2], 4 * (conv.pads.left + conv.pads.right), conv.window.stride[1]),
+        )
+    )
+    return inside + int(min(touched, 1.0) * copies)
