@@ -35,12 +35,17 @@ def measure(model: Path, board: str) -> dict[str, Any]:
 
     Raises :class:`tinygen.errors.TinyGenError`, a mismatch with the reference included.
     """
-    found = bench.bench(model, boards.load(board))
+    return row(model, bench.bench(model, boards.load(board)))
+
+
+def row(model: Path, found: bench.Bench) -> dict[str, Any]:
+    """The figures of ``found``, which measured ``model``."""
     graph = compile_model(model, found.machine).plan.graph
     return {
         "instructions": found.instructions,
         "cycles": found.cycles,
         "macs": found.macs,
+        "macs_nominal": found.nominal_macs,
         "flash": found.sizes.flash.total,
         "ram": found.sizes.ram.total,
         "weights": found.weight_bytes,
@@ -51,7 +56,7 @@ def measure(model: Path, board: str) -> dict[str, Any]:
 
 
 def most_alive(graph: Graph) -> int:
-    """Bytes of the activations that must exist at one time when layers run one after another.
+    """Bytes of the activations that exist at one time when layers run whole, one after another.
 
     An input that dies may give its memory to the output byte by byte, so a layer is charged what
     lives before it, or what lives behind it, whichever is more.

@@ -11,6 +11,8 @@ from benchmarks.peers import PEERS
 from tinygen import boards
 
 FILE = Path(__file__).with_name("RESULTS.md")
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- benchmarks: made by make bench -->", "<!-- /benchmarks -->"
 MAIN = "qemu_m4"
 MISSING = "-"
 PLOTS = ("instructions", "flash", "ram")
@@ -28,10 +30,10 @@ Written by `make bench`; do not edit. `make bench-update` measures TinyGen alone
 - **Cycles** are an estimate from the executed instructions ([docs/cycles.md](../docs/cycles.md)),
   for memory without wait states. Cores without a published timing table have none.
 - **Flash and RAM** are all bytes of that program; the stack is not in them.
-- **Bound** is what the methods need at least: *instructions* counted by hand for the inner loops of
-  the kernels that state it, with the share of all instructions that these kernels took; *flash* the
-  weights, biases and multipliers alone; *RAM* the activations that must exist at one time when
-  layers run one after another.
+- **Bound** is what the methods need in the inner loops, counted by hand for the kernels that state
+  it, and of how many of the instructions these kernels took. Beside flash stand the constants alone
+  (weights, biases, multipliers), beside RAM the activations that exist at one time when layers run
+  whole, one after another, outputs in the place of inputs; layers that run row by row need less.
 - Every output byte was compared with the reference, of peers too.
 """
 
@@ -46,7 +48,34 @@ Microcontrollers is in no package registry. MACs are those that the exact rewrit
 
 
 def write(document: Mapping[str, Any]) -> None:
+    """RESULTS.md, and the table in README.md."""
     FILE.write_text(text(document))
+    README.write_text(readme(README.read_text(), document))
+
+
+def readme(page: str, document: Mapping[str, Any]) -> str:
+    """``page`` with the table between :data:`BEGIN` and :data:`END` made anew."""
+    head, _, rest = page.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    rows = []
+    for model, cores in sorted(document["results"].items()):
+        ours, quoted = cores.get(MAIN, {}).get("tinygen", {}), published.TFLM.get(model)
+        if quoted is None or "instructions" not in ours:
+            continue
+        cells = [f"`{model}`"]
+        for at, key in enumerate(("instructions", "flash", "ram")):
+            peer = _figure(cores[MAIN].get("cmsis_nn", {}), key)
+            cells += [f"**{_number(ours[key])}**", peer, _number(quoted["tflm_cmsis_nn"][at])]
+        rows.append([*cells, _short_cycles(ours)])
+    columns = ["model"]
+    for title in ("instructions", "flash, bytes", "RAM, bytes"):
+        columns += [title, "CMSIS-NN", "TFLM + CMSIS-NN*"]
+    table = _table([*columns, "cycles (estimate)"], rows)
+    return f"{head}{BEGIN}\n{table}{END}{tail}"
+
+
+def _short_cycles(row: results.Row) -> str:
+    return f"{row['cycles'] / 1e6:.2f} M" if row.get("cycles") else MISSING
 
 
 def text(document: Mapping[str, Any]) -> str:
@@ -74,10 +103,10 @@ def _plots() -> str:
 def _comparison(found: results.Results) -> str:
     """Instructions, flash and RAM on the main core, a table each."""
     parts = []
-    for key, title, bound in (
-        ("instructions", "Instructions", "bound"),
-        ("flash", "Flash, bytes", "weights"),
-        ("ram", "RAM, bytes", "live"),
+    for key, title, bound, beside in (
+        ("instructions", "Instructions", "bound", "bound"),
+        ("flash", "Flash, bytes", "weights", "constants alone"),
+        ("ram", "RAM, bytes", "live", "whole layers"),
     ):
         old = ("instructions", "flash", "ram").index(key)
         rows = []
@@ -100,7 +129,7 @@ def _comparison(found: results.Results) -> str:
                 ]
             )
         columns = [
-            *("model", "TinyGen", "bound", *(f"`{peer}`" for peer in PEERS)),
+            *("model", "TinyGen", beside, *(f"`{peer}`" for peer in PEERS)),
             *("CMSIS-NN by hand*", "TFLM + CMSIS-NN*", "TFLM*"),
         ]
         parts += [f"### {title}\n", _table(columns, rows)]
@@ -118,7 +147,8 @@ def _core(found: results.Results, board: str) -> str:
         rows.append(
             [
                 f"`{model}`",
-                *(_figure(ours, key) for key in ("macs", "instructions")),
+                _macs(ours),
+                _figure(ours, "instructions"),
                 _per_mac(ours),
                 _bound(ours, "bound"),
                 *(_figure(ours, key) for key in ("cycles", "flash", "ram")),
@@ -150,7 +180,13 @@ def _figure(row: results.Row, key: str) -> str:
 def _bound(row: results.Row, key: str) -> str:
     if key != "bound" or not row.get("bound"):
         return _number(row.get(key) or None)
-    return f"{_number(row['bound'])} of {row['bounded'] / row['instructions']:.0%}"
+    return f"{_number(row['bound'])} of {_number(row['bounded'])}"
+
+
+def _macs(row: results.Row) -> str:
+    """Multiply-accumulates that are left; of how many, when constants took the place of some."""
+    left, nominal = row.get("macs"), row.get("macs_nominal")
+    return _number(left) if left == nominal else f"{_number(left)} of {_number(nominal)}"
 
 
 def _per_mac(row: results.Row) -> str:

@@ -68,6 +68,8 @@ def test_a_change_is_noticed() -> None:
 
 def test_tables_and_figures_agree() -> None:
     assert tables.FILE.read_text() == tables.text(DOCUMENT)
+    page = tables.README.read_text()
+    assert page == tables.readme(page, DOCUMENT)
     again = json.dumps(DOCUMENT, indent=1, sort_keys=True) + "\n"
     assert results.FILE.read_text() == again
 
