@@ -113,7 +113,7 @@ def _kill(draw: Draw, filters: Array) -> Array:
     Returns the outputs.
     """
     dead = np.zeros(len(filters), dtype=bool)
-    if draw(st.integers(0, 2)) == 0:
+    if draw(st.booleans()):
         for mask in (dead, np.zeros(filters.shape[-1], dtype=bool)):
             some = np.random.default_rng(draw(st.integers(0, 1 << 32)))
             mask[:] = some.random(mask.size) < draw(st.sampled_from([0.0, 0.3, 0.6, 1.0]))
@@ -139,9 +139,10 @@ def convolution(net: Net, source: int) -> None:
     batch, *_, depth = net.shape(source)
     options["FusedActivationFunction"] = net.draw(ACTIVATIONS)
     if net.draw(st.booleans()):
-        inputs, target = _filter(net, source, (1, *kernel, depth), 3)
-        options["DepthMultiplier"] = 1
-        net.op("DEPTHWISE_CONV_2D", inputs, tensor((batch, *output, depth), target), options)
+        options["DepthMultiplier"] = net.draw(st.sampled_from([1, 1, 1, 2, 3]))
+        channels = depth * options["DepthMultiplier"]
+        inputs, target = _filter(net, source, (1, *kernel, channels), 3)
+        net.op("DEPTHWISE_CONV_2D", inputs, tensor((batch, *output, channels), target), options)
         return
     channels = net.draw(DEPTHS)
     inputs, target = _filter(net, source, (channels, *kernel, depth), 0)
@@ -326,7 +327,12 @@ def networks(draw: Draw) -> Case:
     inputs: tuple[int, ...] = ()
     given = []
     for _ in range(draw(st.sampled_from([1, 1, 2]))):
-        shape = (1, draw(st.integers(1, 7)), draw(st.integers(1, 7)), draw(DEPTHS))
+        shape = (
+            1,
+            draw(st.integers(1, 7)),
+            draw(st.integers(1, 7)),
+            draw(st.one_of(DEPTHS, DEPTHS, st.just(1))),
+        )
         quant = draw(quants(-7, -2))
         if draw(st.integers(0, 3)):
             inputs += (net.add(tensor(shape, quant)),)

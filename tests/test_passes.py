@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from tinygen.passes.fold_channels import fold_channels
 from tinygen.passes.fold_constants import fold_constants
 from tinygen.passes.fuse_activation import fuse_activation
 from tinygen.passes.fuse_pad import fuse_pad
+from tinygen.passes.regroup import regroup
 from tinygen.passes.settle_constant_channels import settle_constant_channels
 from tinygen.report import inspect
 
@@ -169,6 +171,52 @@ def test_dead_channels_get_plain_numbers(bias: int, tmp_path: Path) -> None:
 def test_live_channels_stay() -> None:
     graph = convolution()
     assert settle_constant_channels(graph) is graph
+
+
+# ---- operators -----------------------------------------------------------------------------------
+
+
+def multiplied(depth: int, multiplier: int) -> Graph:
+    """A depthwise convolution with strides, dilation and padding."""
+    attrs = depthwise_conv2d.Attrs((2, 1), (1, 2), "SAME", "RELU")
+    graph = convolution((7, 9, 3), (depth * multiplier, 3, 2), conv2d.Attrs(**vars_of(attrs)))
+    filters = weights(1, 3, 2, depth * multiplier)
+    scales = graph.at(1).quant
+    assert scales is not None
+    quant = replace(scales, axis=3)
+    graph = graph.with_tensor(1, shape=filters.shape, data=filters, quant=quant)
+    graph = graph.with_tensor(0, shape=(1, 7, 9, depth))
+    node = replace(graph.nodes[0], op="DEPTHWISE_CONV_2D", attrs=attrs)
+    return replace(graph, nodes=(node,))
+
+
+def vars_of(attrs: conv2d.Attrs) -> dict[str, Any]:
+    return {name: getattr(attrs, name) for name in ("stride", "dilation", "padding", "activation")}
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_one_channel_is_convolved_as_an_image(channels: int, tmp_path: Path) -> None:
+    graph = multiplied(1, channels)
+    changed = regroup(graph)
+    assert [node.op for node in changed.nodes] == ["CONV_2D"]
+    same_results(graph, changed, tmp_path)
+
+
+def test_groups_of_one_channel_are_depthwise(tmp_path: Path) -> None:
+    graph = multiplied(4, 2)
+    assert regroup(graph) is graph
+    filters = graph.at(1).data
+    assert filters is not None
+    grouped = np.swapaxes(filters, 0, 3)
+    quant = replace(graph.at(1).quant, axis=0)
+    node = replace(
+        graph.nodes[0], op="CONV_2D", attrs=conv2d.Attrs(**vars_of(graph.nodes[0].attrs))
+    )
+    graph = graph.with_tensor(1, shape=grouped.shape, data=grouped, quant=quant)
+    graph = replace(graph, nodes=(node,))
+    changed = regroup(graph)
+    assert [node.op for node in changed.nodes] == ["DEPTHWISE_CONV_2D"]
+    same_results(graph, changed, tmp_path)
 
 
 # ---- known channels ------------------------------------------------------------------------------
@@ -373,8 +421,8 @@ def check_network(case: Case) -> int:
 
 
 def test_random_networks_stay_the_same() -> None:
-    went = [check_network(case) for case in draw(100)]
-    assert sum(count > 0 for count in went) >= 10
+    went = [check_network(case) for case in draw(300)[::4]]  # neighbours are alike
+    assert sum(count > 0 for count in went) >= 5
 
 
 @pytest.mark.wide

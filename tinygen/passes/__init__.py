@@ -14,12 +14,14 @@ from tinygen.passes.fold_channels import fold_channels
 from tinygen.passes.fold_constants import fold_constants
 from tinygen.passes.fuse_activation import fuse_activation
 from tinygen.passes.fuse_pad import fuse_pad
+from tinygen.passes.regroup import regroup
 from tinygen.passes.settle_constant_channels import settle_constant_channels
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_constants,
     fuse_pad,
     fuse_activation,
+    regroup,
     fold_channels,
     drop_channels,
     settle_constant_channels,
