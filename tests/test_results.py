@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
+import benches
 import pytest
-import shared_models
 
 from benchmarks import results, tables
-from benchmarks.__main__ import models
 
 DOCUMENT = results.load()
 QUICK_MODELS = ("digits_int8", "ad01_int8", "kws_ref_model", "str_ww_ref_model")
@@ -22,29 +21,18 @@ ROWS = [
 QUICK = [row for row in ROWS if row[0] in QUICK_MODELS and row[1] in QUICK_BOARDS]
 
 
-def hold(model: str, board: str) -> None:
-    """Measure again and compare with what was committed."""
-    files = models(None, (model,))
-    if not files:
-        assert model != "digits_int8"
-        pytest.skip(f"reference models not at {shared_models.FOLDER.name}")
+@pytest.mark.parametrize(
+    ("model", "board"),
+    [benches.grouped(*row, *(() if row in QUICK else (pytest.mark.wide,))) for row in ROWS],
+)
+def test_figures_hold(model: str, board: str) -> None:
+    benches.file(model)
     other = {k: v for k, v in results.tools().items() if DOCUMENT["tools"].get(k) != v}
     if other:
         pytest.skip(f"the committed results were measured with other tools than {other}")
     committed = DOCUMENT["results"][model][board]["tinygen"]
-    found = results.changes(committed, results.measure(files[0], board))
+    found = results.changes(committed, benches.row(model, board))
     assert not found, f"{model} on {board}: {'; '.join(found)}"
-
-
-@pytest.mark.parametrize(("model", "board"), QUICK)
-def test_figures_hold(model: str, board: str) -> None:
-    hold(model, board)
-
-
-@pytest.mark.wide
-@pytest.mark.parametrize(("model", "board"), [row for row in ROWS if row not in QUICK])
-def test_all_figures_hold(model: str, board: str) -> None:
-    hold(model, board)
 
 
 def test_the_bundled_model_is_among_them() -> None:
