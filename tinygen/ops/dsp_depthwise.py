@@ -1,21 +1,37 @@
 """Depthwise convolutions with Arm's DSP extension (Cortex-M4, M7, M33).
 
-Any shape: four neighbouring channels of a pixel are a word, one extension gives two of them.
+Two ways.  ``quads`` takes any shape: four neighbouring channels of a pixel are a word, one
+extension gives two of them.  ``planes`` copies channels into planes of 16-bit numbers first, so
+that one ``SMLAD`` multiplies two neighbouring pixels of a channel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
-from tinygen.numerics import INT32_MAX, wrap32
-from tinygen.ops.base import Arg, Const, Input, Kernel, Output
+from tinygen.graph import Array
+from tinygen.numerics import INT32_MAX, Int64Array, wrap32
+from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 from tinygen.ops.dsp import FEATURES
+from tinygen.ops.rescale import accumulator_range, solve, thresholds
 
 INT16_MAX = (1 << 15) - 1
 
-__all__ = ["FEATURES", "quads"]
+SHIFTS = (8, 9, 10, 11, 12, 7, 6, 5, 4, 3, 2, 1)
+"""Shifts of the requantization in planes, the first that serves: one for all is one function."""
+
+TRIES, NEVER = 300, 1 << 62
+"""Multipliers tried on each side of the nearest; more than any product."""
+
+SCRATCH = 2560
+"""Bytes that planes may take whatever the layer."""
+
+__all__ = ["FEATURES", "planes", "quads"]
 
 
 def quads(conv: Convolution) -> Kernel | None:
@@ -100,3 +116,213 @@ def _requantization(conv: Convolution) -> tuple[bool, tuple[Arg, ...]] | None:
         Const("shift", shifts.astype(np.int8)),
         nudge,
     )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How planes lie: their rows along the image's, or ``turned``, along its columns.
+
+    Sizes and steps are those of the planes' rows and columns.  ``pitch`` is the bytes from one row
+    of a plane to the next, ``band`` the rows of outputs that are computed at a time, ``block`` the
+    columns.
+    """
+
+    image: tuple[int, int]
+    output: tuple[int, int]
+    stride: tuple[int, int]
+    pads: tuple[int, int]
+    turned: bool
+    pitch: int
+    band: int
+    block: int
+    count: int
+
+    @property
+    def needed(self) -> int:
+        """Rows of a plane."""
+        return (self.band - 1) * self.stride[0] + 3
+
+    @property
+    def scratch(self) -> int:
+        """Bytes, those included that align the planes."""
+        return self.count * self.needed * self.pitch + 4 + self.pitch - 4
+
+    @property
+    def bands(self) -> int:
+        return -(-self.output[0] // self.band)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.output[1] // self.block)
+
+    @property
+    def cycles(self) -> int:
+        """What one channel takes, its planes being there."""
+        columns = self.output[1]
+        row = 33 * (columns // 2) + 19 * (columns % 2) if self.stride[1] == 1 else 21 * columns
+        return self.output[0] * (row + 25 * self.blocks) + 130 * self.bands * self.blocks
+
+    @property
+    def products(self) -> int:
+        """Instructions that loads, products and requantization of one channel take."""
+        rows, columns = self.output
+        return rows * (22 * columns // 2 if self.stride[1] == 1 else 12 * columns)
+
+    def walk(self) -> Iterator[tuple[slice, slice]]:
+        """For each band the rows of the image read and the rows of the output written then."""
+        (height, _), (rows, _) = self.image, self.output
+        done = 0
+        for y in range(0, rows, self.band):
+            tall = min(self.band, rows - y)
+            end = min(max((y + tall - 1) * self.stride[0] + 3 - self.pads[0], 0), height)
+            yield slice(min(done, end), end), slice(y, y + tall)
+            done = max(done, end)
+
+
+def planes(conv: Convolution) -> Kernel | None:
+    """Windows of at most 3x3, planes of one or two channels at a time."""
+    taps, scaling = _nine_taps(conv), _folded(conv)
+    layouts = [found for turned in (False, True) if (found := _layout(conv, turned)) is not None]
+    if taps is None or scaling is None or not layouts:
+        return None
+    layout = min(layouts, key=lambda found: found.cycles)
+    shape = _planes_shape(conv, layout)
+    if max(shape) > INT16_MAX:
+        return None
+    if layout.turned:
+        taps = taps.swapaxes(1, 2)
+    starts, multipliers, shift = scaling
+    across = layout.stride[1]
+    return Kernel(
+        name=f"depthwise_3x3_step{across}_dsp",
+        template="depthwise_conv2d/dsp_3x3.c.j2",
+        params={"stride": across, "shift": shift, "pitch": layout.pitch},
+        args=(
+            Input(0),
+            Output(0),
+            Scratch(layout.scratch),
+            # The last channel's taps are read with the byte behind them.
+            Const("weights", np.append(taps.reshape(-1), np.int8(0))),
+            Const("scaling", np.stack([starts, multipliers], axis=1).reshape(-1)),
+            Const("shape", np.array(shape, dtype=np.int16)),
+        ),
+        helpers=("dsp", "dsp_halves", "dsp_planes"),
+        in_place=(0,) if _in_place(conv, layout) else (),
+        cycles=conv.output[0] * (_filling(conv, layout) + layout.cycles * conv.channels),
+        bound=conv.output[0] * conv.channels * layout.products,
+    )
+
+
+def _nine_taps(conv: Convolution) -> Array | None:
+    """Filters as (channels, 3, 3), zeros where there are none; None when the window is larger."""
+    (high, wide), (down, across) = conv.window.kernel, conv.window.dilation
+    if (high - 1) * down >= 3 or (wide - 1) * across >= 3:
+        return None
+    taps = np.zeros((conv.channels, 3, 3), dtype=np.int8)
+    rows, columns = np.arange(high) * down, np.arange(wide) * across
+    taps[:, rows[:, None], columns] = conv.taps.reshape(-1, high, wide)
+    return taps
+
+
+def _folded(conv: Convolution) -> tuple[Array, Array, int] | None:
+    """Starts and multipliers (int32) and the shift of the short requantization, its rounding in the
+    starts: ``ssat8((acc * multiplier >> 32) >> shift)``, proved for every accumulator.
+    """
+    least, greatest = accumulator_range(conv.taps, conv.zero_point, conv.bias)
+    rescale = solve(conv.scaling, least, greatest, shifts=SHIFTS)
+    if rescale is None:
+        return None
+    steps = thresholds(conv.scaling, least, greatest)
+    needed = np.arange(-127, 128, dtype=np.int64) << (32 + rescale.shift)
+    offsets, multipliers = np.zeros_like(least), np.zeros_like(least)
+    for channel, nearest in enumerate(rescale.multiplier.astype(np.int64)):
+        reached = steps[channel] <= greatest[channel]
+        missed = steps[channel] > least[channel]
+        found = _fold(nearest, 256 * steps[channel], needed, reached, missed)
+        if found is None:
+            return None
+        multipliers[channel], offsets[channel] = found
+    largest = np.maximum(np.abs(256 * least + offsets), np.abs(256 * greatest + offsets))
+    if largest.max() > INT32_MAX:
+        return None
+    start = wrap32(256 * conv.folded_bias + offsets).astype(np.int32)
+    return start, multipliers.astype(np.int32), rescale.shift
+
+
+def _fold(
+    nearest: int, steps: Int64Array, needed: Int64Array, reached: Array, missed: Array
+) -> tuple[int, int] | None:
+    """Multiplier and offset with which one channel's ``steps`` (scaled) reach what is ``needed``
+    and those of one accumulator less, 256, do not; None when none near ``nearest`` has them."""
+    trial = nearest + np.arange(-TRIES, TRIES + 1)
+    trial = trial[(trial > 0) & (trial <= INT32_MAX)]
+    missing = needed - steps * trial[:, None]
+    low = np.where(reached, missing, -NEVER).max(axis=1)
+    high = np.where(missed, missing, NEVER).min(axis=1) + 256 * trial
+    offset = np.where(low > -NEVER, -(-low // trial), (high - 1) // trial)
+    good = np.flatnonzero(offset * trial < high)
+    if not good.size:
+        return None
+    best = good[np.abs(trial[good] - nearest).argmin()]
+    return int(trial[best]), int(offset[best])
+
+
+def _layout(conv: Convolution, turned: bool) -> Layout | None:
+    """Planes for ``conv``; None when neighbouring outputs are neither one nor two columns apart."""
+    window, pads = conv.window, (conv.pads.top, conv.pads.left)
+    pairs = [conv.image[1:3], conv.output[1:3], window.stride, pads]
+    image, output, stride, before = ((b, a) if turned else (a, b) for a, b in pairs)
+    if stride[1] > 2:
+        return None
+    most = {64: 28, 128: 60} if stride[1] == 1 else {64: 15, 128: 31}
+    rows, columns = output
+    blocks = -(-columns // most[128])
+    block = -(-columns // blocks)
+    block += block % 2 if blocks > 1 and stride[1] == 1 else 0
+    pitch = 64 if block <= most[64] else 128
+    count = 2 if conv.depth > 1 else 1
+    band = max((SCRATCH // (count * pitch) - 3) // stride[0] + 1, 2)
+    band = -(-rows // -(-rows // band))
+    return Layout(
+        image, output, stride, before, turned, pitch, max(band, min(rows, 2)), block, count
+    )
+
+
+def _planes_shape(conv: Convolution, layout: Layout) -> tuple[int, ...]:
+    """What the kernel has to know, in its order."""
+    (_, _, wide, depth), (_, _, columns, channels) = conv.image, conv.output
+    steps_in, steps_out = (depth, wide * depth), (channels, columns * channels)
+    if layout.turned:
+        steps_in, steps_out = steps_in[::-1], steps_out[::-1]
+    return (
+        conv.image[0], *layout.image, depth, channels // depth, *steps_in, *layout.output,
+        *steps_out, *layout.stride, *layout.pads, layout.band, layout.block, layout.pitch,
+        conv.zero_point,
+    )  # fmt: skip
+
+
+def _filling(conv: Convolution, layout: Layout) -> int:
+    """Cycles that filling the planes of one image takes."""
+    bands, blocks = layout.bands, layout.blocks
+    rows = min(layout.image[0] + 2 * (bands - 1), layout.output[0] * layout.stride[0] + 2 * bands)
+    row = (10 if layout.count == 1 else 3) * layout.image[1] + 40 * blocks
+    return conv.depth * (rows * row + 60 * bands * blocks)
+
+
+def _in_place(conv: Convolution, layout: Layout) -> bool:
+    """Whether every pixel is read before an output takes its place, both starting at one address.
+
+    Channels do not meet: those of an output lie where the same ones of a pixel did.
+    """
+    (batch, *image, depth), (_, *output, channels) = conv.image, conv.output
+    if depth != channels or layout.blocks > 1 or (batch > 1 and image != output):
+        return False
+    pixels, outputs = (np.arange(a * b).reshape(a, b) for a, b in (image, output))
+    if layout.turned:
+        pixels, outputs = pixels.T, outputs.T
+    written = np.zeros(max(pixels.size, outputs.size), dtype=bool)
+    for read, made in layout.walk():
+        if written[pixels[read]].any():
+            return False
+        written[outputs[made]] = True
+    return True

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.numerics import Int64Array, Multiplier, quantize_multiplier, requantize
+from tinygen.numerics import INT32_MAX, Int64Array, Multiplier, quantize_multiplier, requantize
 from tinygen.ops.base import Arg, Input, Kernel, Output, Shape
 from tinygen.ops.common import ACTIVATIONS, Requant, is_int8, lookup, requant
 
@@ -151,6 +151,113 @@ def weighted_sum(graph: Graph, node: Node, sign: int) -> Sum:
     )
 
 
+@dataclass(frozen=True)
+class Line:
+    """``(first * x + second * y + offset) >> shift``, a sum of int8 operands x and y in the end.
+
+    ``nudged``: less one before the shift when negative, and ``rounding`` added then.
+    """
+
+    first: int
+    second: int
+    offset: int
+    shift: int
+    rounding: int = 0
+    nudged: bool = False
+
+
+LINE_SHIFTS = (21, 22, 20, 23, 19, 18)
+"""Shifts tried for a line, in this order: with equal ones layers share a function."""
+
+NEIGHBOURS = sorted(
+    ((a, b) for a in range(-3, 4) for b in range(-3, 4)), key=lambda n: (abs(n[0]) + abs(n[1]), n)
+)
+"""How far factors tried lie from the nearest, the closest ones first."""
+
+
+def line(scaling: Sum) -> Line | None:
+    """A line that equals ``scaling`` for all pairs of operands, if one is found."""
+    values = np.arange(-128, 128, dtype=np.int64)
+    wanted = scaling.apply(*np.meshgrid(values, values, indexing="ij")).astype(np.int64)
+    out = scaling.output
+    last = out.multipliers[0]
+    real = [
+        m.mantissa * last.mantissa * 2.0 ** (m.shift + last.shift + HEADROOM - 62)
+        for m in scaling.multipliers
+    ]
+    for shift in LINE_SHIFTS:
+        nearest = [round(r * (1 << shift)) for r in (real[0], scaling.sign * real[1])]
+        for beside in NEIGHBOURS:
+            first, second = (n + b for n, b in zip(nearest, beside, strict=True))
+            sums = first * values[:, None] + second * values[None, :]
+            found = _straight(sums, wanted, out, shift) or _nudged(sums, wanted, scaling, shift)
+            if found is not None:
+                offset, rounding, nudged = found
+                return Line(first, second, offset, shift, rounding, nudged)
+    return None
+
+
+def _straight(
+    sums: Int64Array, wanted: Int64Array, out: Requant, shift: int
+) -> tuple[int, int, bool] | None:
+    """The offset with which shifted ``sums`` are what is ``wanted``."""
+    low = ((wanted << shift) - sums)[wanted > out.low].max(initial=-(1 << 40))
+    high = (((wanted + 1) << shift) - 1 - sums)[wanted < out.high].min(initial=1 << 40)
+    if low > high:
+        return None
+    offset = int(low + high) // 2
+    return (offset, 0, False) if _fits(sums, offset) else None
+
+
+def _nudged(
+    sums: Int64Array, wanted: Int64Array, scaling: Sum, shift: int
+) -> tuple[int, int, bool] | None:
+    """Offset and rounding with which ``sums`` rounded away from zero are what is ``wanted``."""
+    out = scaling.output
+    offset = -int(sums[scaling.zero_points[0] + 128, scaling.zero_points[1] + 128])
+    rounding = (out.zero_point << shift) + (1 << (shift - 1))
+    moved = sums + offset
+    made = np.clip((moved + (moved >> 63) + rounding) >> shift, out.low, out.high)
+    if not np.array_equal(made, wanted):
+        return None
+    return (offset, rounding, True) if _fits(sums, offset, rounding) else None
+
+
+def _fits(sums: Int64Array, *added: int) -> bool:
+    """Whether nothing overflows 32 bits, in whatever order products and offset are summed."""
+    parts = [int(sums.max() - sums.min()), *map(abs, added), int(np.abs(sums).max())]
+    return sum(parts[1:]) <= INT32_MAX and parts[0] <= INT32_MAX
+
+
+def line_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel | None:
+    """Portable kernel of a sum that is a line: two multiplications an element."""
+    found = line(scaling)
+    if found is None:
+        return None
+    factors, out = (found.first, found.second), scaling.output
+    params, args = walk(graph, node, (0, 1))
+    limited = (out.low, out.high) != (-128, 127)
+    params |= {"shift": found.shift, "nudged": found.nudged, "limited": limited}
+    elements = graph.output(node).elements
+    name = "sum_broadcast" if params["outer"] else "sum"
+    return Kernel(
+        name=f"{name}_away_from_zero" if found.nudged else name,
+        template="elementwise/line.c.j2",
+        params=params,
+        args=(
+            *args,
+            *factors,
+            found.offset,
+            *((found.rounding,) if found.nudged else ()),
+            *((out.low, out.high) if limited else ()),
+        ),
+        helpers=("clamp", *(("away_from_zero",) if found.nudged else ())),
+        overlap=overlap(graph, node),
+        cycles=(11 if found.nudged else 9) * elements,
+        bound=(8 if found.nudged else 6) * elements,
+    )
+
+
 def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel:
     """Portable kernel of a sum.
 
@@ -184,4 +291,5 @@ def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel:
             *(("round_right",) if multiplier.shift else ()),
         ),
         overlap=overlap(graph, node),
+        cycles=35 * graph.output(node).elements,
     )

@@ -22,6 +22,10 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
     return (scaling(graph, node).apply(first, second),)
 
 
+def line(graph: Graph, node: Node) -> Kernel | None:
+    return elementwise.line_kernel(graph, node, scaling(graph, node))
+
+
 def lower(graph: Graph, node: Node) -> Kernel:
     return elementwise.sum_kernel(graph, node, scaling(graph, node))
 
@@ -35,5 +39,5 @@ OP = Op(
     shapes=elementwise.shapes,
     reference=reference,
     rows=pointwise,
-    variants=(Variant("portable", lower),),
+    variants=(Variant("portable", line), Variant("portable", lower)),
 )
