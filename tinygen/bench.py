@@ -26,7 +26,7 @@ from tinygen.compile import Compiled, check_fit, compile_model
 from tinygen.errors import InputError, MismatchError, TinyGenError
 from tinygen.graph import Graph
 from tinygen.ops import macs
-from tinygen.plan import Choice
+from tinygen.plan import Choice, Goal
 from tinygen.simulate import qemu
 from tinygen.sizes import Sizes
 
@@ -133,15 +133,15 @@ def machine_for(board: Board) -> Board:
     )
 
 
-def bench(path: Path, board: Board) -> Bench:
-    """Measure the model at ``path`` on the core of ``board``.
+def bench(path: Path, board: Board, goal: Goal | None = None) -> Bench:
+    """Measure the model at ``path``, planned for ``goal``, on the core of ``board``.
 
     Raises :class:`InputError`, :class:`tinygen.errors.FitError` when the board is too small,
     :class:`MismatchError` when the core computes other bytes than the reference, and
     :class:`TinyGenError` when a compiler or QEMU is missing or fails.
     """
     machine = machine_for(board)
-    compiled = compile_model(path, machine)
+    compiled = compile_model(path, machine, goal=goal)
     check_fit(path, board, compiled.plan.weight_bytes, compiled.plan.arena_bytes)
     with tempfile.TemporaryDirectory(prefix="tinygen-") as name:
         program = generated(compiled, Path(name))

@@ -11,13 +11,16 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from tinygen import __version__
 from tinygen.errors import InputError, TinyGenError
 from tinygen.report import console
+
+if TYPE_CHECKING:
+    from tinygen.plan import Goal
 
 app = typer.Typer(
     name="tinygen",
@@ -41,6 +44,32 @@ class ToolchainName(StrEnum):
     system = "system"
 
 
+class OptimizeName(StrEnum):
+    speed = "speed"
+    balanced = "balanced"
+    ram = "ram"
+
+
+def _size(text: str) -> int:
+    """Bytes from what a person writes, such as 20k."""
+    from tinygen.config import parse_size
+
+    try:
+        return int(parse_size(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Optimize = Annotated[
+    OptimizeName | None,
+    typer.Option(help="speed: no cycle for RAM; balanced: a few; ram: up to a quarter more."),
+]
+RamLimit = Annotated[
+    int | None,
+    typer.Option(
+        "--ram-limit", parser=_size, metavar="BYTES", help="Most RAM for tensors, such as 20k."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite file.")]
 Project = Annotated[
@@ -52,6 +81,12 @@ BoardName = Annotated[
 Port = Annotated[
     str | None, typer.Option("--port", "-p", help="Serial port; found by USB id when left out.")
 ]
+
+
+def _goal(optimize: OptimizeName | None, ram_limit: int | None) -> Goal:
+    from tinygen.plan import Goal
+
+    return Goal(optimize.value if optimize else "balanced", ram_limit)
 
 
 def _version(wanted: bool) -> None:
@@ -93,6 +128,8 @@ def build(
     tflm_dir: Annotated[
         Path | None, typer.Option(help="A local tree of TFLM for --engine tflm.")
     ] = None,
+    optimize: Optimize = None,
+    ram_limit: RamLimit = None,
     as_json: Json = False,
 ) -> None:
     """Build firmware for a model and a board."""
@@ -107,6 +144,8 @@ def build(
         "toolchain": toolchain.value if toolchain else None,
         "name": name,
         "tflm_dir": tflm_dir,
+        "optimize": optimize.value if optimize else None,
+        "ram_limit": ram_limit,
     }
     result = compiler.build(compiler.request(Path.cwd(), given), console.say)
     if as_json:
@@ -183,13 +222,21 @@ def boards(
 
 
 @app.command()
-def inspect(model: Model, as_json: Json = False) -> None:
+def inspect(
+    model: Model,
+    board: BoardName = "host",
+    optimize: Optimize = None,
+    ram_limit: RamLimit = None,
+    as_json: Json = False,
+) -> None:
     """Show a model's layers, work, weights and memory over time."""
-    from tinygen import importers, passes, plan
+    from tinygen import boards as facts
+    from tinygen import compile as compiler
     from tinygen.report import inspect as report
 
-    graph = importers.load(model)
-    planned = plan.make(passes.run(graph))
+    goal = _goal(optimize, ram_limit)
+    compiled = compiler.compile_model(model, facts.load(board or "host"), goal=goal)
+    graph, planned = compiled.graph, compiled.plan
     if as_json:
         console.print_json(report.document(graph, planned))
     else:
@@ -201,6 +248,8 @@ def bench(
     model: Model,
     board: BoardName = "qemu_m4",
     why: Annotated[bool, typer.Option("--why", help="Show the kernels not taken, too.")] = False,
+    optimize: Optimize = None,
+    ram_limit: RamLimit = None,
     as_json: Json = False,
 ) -> None:
     """Measure instructions, flash and RAM of a model on an emulated core."""
@@ -208,7 +257,8 @@ def bench(
     from tinygen import boards as facts
     from tinygen.report import bench as report
 
-    result = bencher.bench(model, facts.load(board or "qemu_m4"))
+    goal = _goal(optimize, ram_limit)
+    result = bencher.bench(model, facts.load(board or "qemu_m4"), goal)
     if as_json:
         console.print_json(report.document(result))
     else:

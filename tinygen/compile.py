@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tinygen.boards import Board
 from tinygen.config import Engine, Toolchain
 from tinygen.errors import FitError, InputError
 from tinygen.graph import Graph
-from tinygen.plan import Plan
+from tinygen.plan import Goal, Plan
 from tinygen.platformio import Firmware
 from tinygen.tflm import dropin
 
@@ -44,6 +44,7 @@ class Request:
     engine: Engine = "aot"
     toolchain: Toolchain = "auto"
     tflm_dir: Path | None = None
+    goal: Goal = field(default_factory=Goal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,7 @@ def request(folder: Path, given: Mapping[str, Any]) -> Request:
         engine=chosen.engine,
         toolchain=chosen.toolchain,
         tflm_dir=chosen.tflm_dir,
+        goal=Goal(chosen.optimize, chosen.ram_limit),
     )
 
 
@@ -112,14 +114,27 @@ def _c_name(name: str | None, model: Path) -> str:
     return name
 
 
-def compile_model(path: Path, board: Board, name: str | None = None) -> Compiled:
+def compile_model(
+    path: Path, board: Board, name: str | None = None, goal: Goal | None = None
+) -> Compiled:
     """Import, rewrite and plan the model at ``path`` for ``board``.
 
-    ``name`` is the C name; without one it is made from the file's.  Raises :class:`InputError`.
+    ``name`` is the C name; without one it is made from the file's.  Raises :class:`InputError`,
+    and :class:`FitError` when no plan meets the goal's RAM limit.
     """
     graph = importers.load(path)
-    planned = plan.make(passes.run(graph), board.features)
+    planned = plan_for(passes.run(graph), board, goal or Goal())
     return Compiled(_c_name(name, path), graph, planned, path.read_bytes())
+
+
+def plan_for(graph: Graph, board: Board, goal: Goal) -> Plan:
+    """The plan for ``board``; where no limit is given, RAM is saved as far as it needs that."""
+    planned = plan.make(graph, board.features, goal)
+    room = board.ram - (board.system.stack if board.system else 0)
+    if goal.ram_limit is None and planned.arena_bytes > room:
+        least = plan.make(graph, board.features, Goal("ram"))
+        return min(planned, least, key=lambda made: made.arena_bytes)
+    return planned
 
 
 def build(wanted: Request, say: Say = lambda line: None) -> Built:
@@ -130,7 +145,7 @@ def build(wanted: Request, say: Say = lambda line: None) -> Built:
     """
     compiled = None
     if wanted.engine == "aot":
-        compiled = compile_model(wanted.model, wanted.board, wanted.name)
+        compiled = compile_model(wanted.model, wanted.board, wanted.name, wanted.goal)
         contents = _generated(compiled)
         arena = compiled.plan.arena_bytes
     else:

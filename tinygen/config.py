@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tinygen.errors import InputError
+from tinygen.plan import Optimize
 
 FILE_NAME = "tinygen.toml"
 
 Engine = Literal["aot", "tflm"]
 Toolchain = Literal["auto", "vendor", "system"]
+
+
+def parse_size(value: Any) -> Any:
+    """Bytes from a number, or from text such as ``20k`` (1,024 bytes each); raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d{1,9})\s*([kKmM]?)(?:i?[bB])?", value.strip())
+    if found is None:
+        raise ValueError(f"'{value}' is no size; 20k and 20480 are")
+    return int(found[1]) << {"": 0, "k": 10, "m": 20}[found[2].lower()]
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+"""A number of bytes; text may end in k or M."""
 
 
 class Settings(BaseModel):
@@ -28,6 +44,8 @@ class Settings(BaseModel):
     engine: Engine = "aot"
     toolchain: Toolchain = "auto"
     tflm_dir: Path | None = None
+    optimize: Optimize = "balanced"
+    ram_limit: Size | None = None
 
 
 class _File(BaseModel):

@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from tinygen import importers, passes, plan
+from tinygen import importers, passes
 from tinygen.boards import Board, load_all
-from tinygen.plan import Plan
+from tinygen.compile import plan_for
+from tinygen.plan import Goal, Plan
 from tinygen.report.console import table
 
 
@@ -30,6 +31,7 @@ def obstacle(planned: Plan, board: Board) -> str:
 
 def document(model: Path | None) -> dict[str, Any]:
     """For ``--json``: facts of every board, with a model also ``fits`` and ``obstacle``."""
+    graph = passes.run(importers.load(model)) if model is not None else None
     boards = []
     for board in load_all():
         facts: dict[str, Any] = {
@@ -44,8 +46,8 @@ def document(model: Path | None) -> dict[str, Any]:
             "flashable": bool(board.vendor) or bool(board.system and board.system.flashable),
             "emulator": _emulator(board),
         }
-        if model is not None:
-            planned = plan.make(passes.run(importers.load(model)), board.features)
+        if graph is not None:
+            planned = plan_for(graph, board, Goal())
             hindrance = obstacle(planned, board)
             facts |= {"fits": not hindrance, "obstacle": hindrance}
         boards.append(facts)
