@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import test_dsp
 import test_dsp_depthwise
-from graphs import convolution, dense_chain, random_inputs
+from graphs import HASH, activation, convolution, dense_chain, random_inputs
 from host_c import HostModels
 from test_dsp_depthwise import depthwise
 
 from tinygen import boards, plan, reference
-from tinygen.graph import Array, Graph
-from tinygen.ops import conv2d
+from tinygen.graph import Array, Graph, Node
+from tinygen.ops import conv2d, elementwise
 from tinygen.ops.base import Input, Scratch
 from tinygen.ops.mve import blocked
 from tinygen.plan import Plan
@@ -66,11 +66,44 @@ def depthwise_windows() -> dict[str, Graph]:
     return test_dsp_depthwise.networks()
 
 
+def columns() -> dict[str, Graph]:
+    """Images of one column, which kernels take as rows."""
+    made = {}
+    for length, stride in itertools.product((1, 3, 10, 15), (1, 2)):
+        for multiplier in (1, 2):
+            name = f"column{length}s{stride}m{multiplier}"
+            made[name] = depthwise(
+                (19, 1, 7), (length, 1), stride=(stride, 1), multiplier=multiplier, seed=length
+            )
+        attrs = conv2d.Attrs(stride=(stride, 1), padding=("SAME", "VALID")[length % 2])
+        made[f"conv{length}s{stride}"] = convolution((19, 1, 5), (6, length, 1), attrs, seed=length)
+    return made
+
+
+def sums() -> dict[str, Graph]:
+    """Sums and differences: either operand's scale the larger, halves rounded either way."""
+    made = {}
+    scales = ((0.05, 0.03, 0.04), (0.01, 0.09, 0.07), (0.02, 0.02, 0.02), (0.5, 0.002, 0.9))
+    for i, (first, second, output) in enumerate(scales):
+        for name, limits in itertools.product(("ADD", "SUB"), ("NONE", "RELU")):
+            for zero_point in (-128, 4):
+                tensors = (
+                    activation("a", 1, 3 + i, 7, scale=first, zero_point=-7),
+                    activation("b", 1, 3 + i, 7, scale=second, zero_point=100),
+                    activation("c", 1, 3 + i, 7, scale=output, zero_point=zero_point),
+                )
+                nodes = (Node(name, (0, 1), (2,), elementwise.Attrs(limits), 0),)
+                made[f"{name}{i}{limits}{zero_point}".replace("-", "m").lower()] = Graph(
+                    "sum", tensors, nodes, (0, 1), (2,), "s.tflite", HASH
+                )
+    return made
+
+
 def check_on_host(graphs: dict[str, Graph], folder: Path) -> None:
     with HostModels(graphs, folder, features=BOARD.features) as host:
         for name, graph in graphs.items():
-            shape = graph.at(graph.inputs[0]).shape
-            ends = [[np.full(shape, value, dtype=np.int8)] for value in (-128, 127)]
+            shapes = [graph.at(index).shape for index in graph.inputs]
+            ends = [[np.full(s, value, dtype=np.int8) for s in shapes] for value in (-128, 127)]
             for inputs in (random_inputs(graph, 0), *ends):
                 want = reference.run(graph, inputs)[0]
                 assert np.array_equal(host.run(name, inputs)[0][0], want), name
@@ -86,11 +119,15 @@ def emulated(graphs: dict[str, Graph], folder: Path) -> dict[str, bool]:
     }
 
 
-@pytest.mark.parametrize("made", [products, windows, depthwise_windows], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "made",
+    [products, windows, depthwise_windows, columns, sums],
+    ids=lambda f: f.__name__,
+)
 def test_all_shapes(made: object, tmp_path: Path) -> None:
     assert callable(made)
     graphs = {name: graph for name, graph in made().items() if variants(graph) == ["mve"]}
-    assert len(graphs) > 20
+    assert len(graphs) >= 16
     check_on_host(graphs, tmp_path)
     assert all(emulated(graphs, tmp_path).values())
 

@@ -7,13 +7,14 @@ by vectors of four sums.  See ``docs/kernels.md``.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
 from tinygen.graph import Array
 from tinygen.numerics import wrap32
 from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
-from tinygen.ops.common import Requant, overlap
+from tinygen.ops.common import Pads, Requant, Window, overlap
 from tinygen.ops.convolution import Convolution
 
 FEATURES = frozenset({"mve"})
@@ -152,6 +153,7 @@ def row_cycles(conv: Convolution, depth: int, pixels: int) -> int:
 
 def depthwise(conv: Convolution) -> Kernel | None:
     """Strips of a few rows a channel, a vector holding a window or two: at most 16 taps."""
+    conv = _across(conv)
     taps = conv.taps.shape[1]
     height, width = conv.window.kernel
     if not conv.depthwise or conv.depth != conv.channels or conv.window.dilation != (1, 1):
@@ -215,6 +217,30 @@ def depthwise(conv: Convolution) -> Kernel | None:
     )
 
 
+def _across(conv: Convolution) -> Convolution:
+    """``conv`` with rows and columns exchanged when images are a single column, which is the same
+    memory: kernels go along rows."""
+    pads, window = conv.pads, conv.window
+    if conv.image[2] > 1 or conv.output[2] > 1 or window.kernel[1] > 1 or pads.left or pads.right:
+        return conv
+    (batch, height, _, depth), (_, rows, _, channels) = conv.image, conv.output
+    across = Pads(left=pads.top, right=pads.bottom)
+    return replace(
+        conv,
+        image=(batch, 1, height, depth),
+        output=(batch, 1, rows, channels),
+        filters=conv.filters.transpose(0, 2, 1, 3),
+        window=Window(
+            (1, window.kernel[0]),
+            (1, window.stride[0]),
+            (1, window.dilation[0]),
+            "EXPLICIT",
+            across,
+        ),
+        pads=across,
+    )
+
+
 def _turns(kernel: tuple[int, int], next_window: int | None) -> list[list[int]]:
     """For each place of the oldest row, offsets of a window's weights by byte of a vector.
 
@@ -261,6 +287,7 @@ def _depthwise_cost(conv: Convolution, paired: bool) -> int:
 
 def conv2d(conv: Convolution) -> Kernel | None:
     """A strip of the rows under a row of outputs, then what a dense layer does."""
+    conv = _across(conv)
     if conv.dense or conv.groups > 1 or conv.window.dilation[1] != 1:
         return None
     if not conv.scaling.fast or conv.channels >= MAX_CHANNELS:

@@ -7,7 +7,7 @@ releases of TFLM divide the scales in single precision, which can move an output
 from __future__ import annotations
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.ops import elementwise
+from tinygen.ops import elementwise, mve_elementwise
 from tinygen.ops.base import Kernel, Op, Variant
 from tinygen.ops.common import pointwise
 
@@ -30,6 +30,10 @@ def lower(graph: Graph, node: Node) -> Kernel:
     return elementwise.sum_kernel(graph, node, scaling(graph, node))
 
 
+def lower_mve(graph: Graph, node: Node) -> Kernel | None:
+    return mve_elementwise.sum_kernel(graph, node, scaling(graph, node))
+
+
 OP = Op(
     name="SUB",
     options="SubOptions",
@@ -39,5 +43,9 @@ OP = Op(
     shapes=elementwise.shapes,
     reference=reference,
     rows=pointwise,
-    variants=(Variant("portable", line), Variant("portable", lower)),
+    variants=(
+        Variant("mve", lower_mve, mve_elementwise.FEATURES),
+        Variant("portable", line),
+        Variant("portable", lower),
+    ),
 )
