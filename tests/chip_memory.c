@@ -1,4 +1,4 @@
-/* Holds memcpy and memset of the Cortex-M port against plain loops: all alignments, lengths to 70.
+/* Holds memcpy, memmove and memset of the Cortex-M port against plain loops: all alignments, lengths to 70.
  * Writes "ok", or what differs first.
  */
 #include <string.h>
@@ -28,6 +28,18 @@ static void clear(void)
   }
 }
 
+/* Whether the bytes 1, 2, 3, ... are as a move within them leaves them. */
+static int moved(int at, int count, int from)
+{
+  for (int i = 0; i < ROOM; ++i) {
+    const int inside = i >= at && i < at + count;
+    if (target[i] != (uint8_t)((inside ? i - at + from : i) + 1)) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
 static void stop(const char *word, int status)
 {
   size_t length = 0;
@@ -49,6 +61,12 @@ int main(void)
         clear();
         if (memcpy(target + at, source + from, (size_t)count) != target + at || !right(at, count, from, 0)) {
           stop("memcpy", 1);
+        }
+        for (volatile int i = 0; i < ROOM; ++i) {
+          target[i] = (uint8_t)(i + 1);
+        }
+        if (memmove(target + at, target + from, (size_t)count) != target + at || !moved(at, count, from)) {
+          stop("memmove", 1);
         }
       }
       clear();

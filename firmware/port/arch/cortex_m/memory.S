@@ -1,4 +1,4 @@
-/* `memcpy` and `memset` in a quarter of the space that a C library's take, and faster for the short
+/* `memcpy`, `memmove` and `memset` in a quarter of the space that a C library's take, and faster for the short
  * runs that networks copy: rows of a window, a padded border.  Linked only where something calls them.
  */
   .syntax unified
@@ -71,6 +71,31 @@
   bx lr
   .size memset, . - memset
 
+/* void *memmove(void *to, const void *from, size_t count)
+ * From the end, if the target begins within the source; `memcpy` goes strictly upwards. */
+  function memmove
+  subs r3, r0, r1
+  cmp r3, r2
+  bhs memcpy
+  subs r2, #4
+  blo 2f
+1:
+  ldr r3, [r1, r2]
+  str r3, [r0, r2]
+  subs r2, #4
+  bhs 1b
+2:
+  adds r2, #4
+  beq 4f
+3:
+  subs r2, #1
+  ldrb r3, [r1, r2]
+  strb r3, [r0, r2]
+  bne 3b
+4:
+  bx lr
+  .size memmove, . - memmove
+
 #else
 
 /* Words where both addresses are multiples of four, bytes otherwise. */
@@ -125,5 +150,19 @@
 4:
   pop {r0, pc}
   .size memset, . - memset
+
+  function memmove
+  subs r3, r0, r1
+  cmp r3, r2
+  blo 1f
+  ldr r3, =memcpy
+  bx r3
+1:
+  subs r2, #1
+  ldrb r3, [r1, r2]
+  strb r3, [r0, r2]
+  bne 1b
+  bx lr
+  .size memmove, . - memmove
 
 #endif
