@@ -48,7 +48,7 @@ bench: install
 	$(BENCH)
 
 bench-update: install
-	$(BENCH) --no-peers
+	$(BENCH) --engines tinygen
 
 packages:
 	@if command -v apt-get >/dev/null; then \

@@ -43,7 +43,7 @@ def main() -> int:
         Job(model, board, engine)
         for model in found
         for board in wanted.boards
-        for engine in engines(board, wanted.peers)
+        for engine in engines(board, wanted.engines)
     ]
     document = results.load()
     document["tools"] |= results.tools()
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, help="folder of .tflite files")
     parser.add_argument("--only", nargs="+", default=(), help="names of models, without suffix")
     parser.add_argument("--boards", nargs="+", default=results.BOARDS, choices=results.BOARDS)
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--engines", choices=("all", "tinygen", "peers"), default="all")
     parser.add_argument("--plots", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     wanted = parser.parse_args()
@@ -111,9 +111,11 @@ def _readable(file: Path) -> bool:
     return True
 
 
-def engines(board: str, with_peers: bool) -> tuple[str, ...]:
-    others = peers.SETUPS.get(boards.load(board).core, {}) if with_peers else {}
-    return ("tinygen", *others)
+def engines(board: str, which: str) -> tuple[str, ...]:
+    """Engines to measure on ``board``: TinyGen, its peers there, or "all"."""
+    ours = ("tinygen",) if which != "peers" else ()
+    others = peers.SETUPS.get(boards.load(board).core, {}) if which != "tinygen" else {}
+    return (*ours, *others)
 
 
 def _measured(jobs: list[Job], processes: int) -> list[tuple[Job, dict[str, Any]]]:

@@ -1,9 +1,10 @@
 """Run by the Python of BakeNN's own environment: compile one model, say in JSON what came out.
 
-``bakenn_child.py MODEL FOLDER NAME TARGET OPTION...`` with options ``cmsis_nn``, ``esp_nn`` and
-``any_padding``.  The last lifts BakeNN's rule that CMSIS-NN gets no convolution whose padding is
-uneven, which CMSIS-NN itself computes rightly: what then remains is CMSIS-NN called directly,
-without an interpreter.
+``bakenn_child.py MODEL FOLDER NAME TARGET OPTION...`` with options ``cmsis_nn``, ``esp_nn``,
+``any_padding`` and ``mve``.  ``any_padding`` lifts BakeNN's rule that CMSIS-NN gets no convolution
+whose padding is uneven, which CMSIS-NN itself computes rightly: what then remains is CMSIS-NN
+called directly, without an interpreter.  ``mve`` gives CMSIS-NN the scratch memory that its vector
+kernels ask for, so that the same sources can be compiled for a core with vectors.
 """
 
 from __future__ import annotations
@@ -17,9 +18,22 @@ import bakenn
 from bakenn.backend.portable_c.families import conv
 
 
+def _vector_scratch(step: Any, channels: int, height: int, width: int) -> int:
+    """Bytes, as ``arm_convolve_s8_get_buffer_size`` has them: four columns of whole vectors."""
+    return 4 * 8 * -(-channels * height * width // 8)
+
+
+def _vector_depthwise_scratch(step: Any, channels: int, height: int, width: int) -> int:
+    """Bytes, as ``arm_depthwise_conv_s8_opt_get_buffer_size`` has them: 124 channels at a time."""
+    return 4 * 124 * height * width
+
+
 def main(model: str, folder: str, name: str, target: str, *options: str) -> dict[str, Any]:
     if "any_padding" in options:
         conv._symmetric_padding = lambda padding: True
+    if "mve" in options:
+        conv._cmsis_conv_scratch_bytes = _vector_scratch
+        conv._cmsis_depthwise_scratch_bytes = _vector_depthwise_scratch
     chosen = bakenn.CBackendOptions(
         kernel_policy=bakenn.KernelPolicy.STATIC_PRIORITY,
         enable_cmsis_nn="cmsis_nn" in options,
