@@ -38,8 +38,8 @@ class Setup:
 
 PEERS: Mapping[str, str] = {
     "bakenn": "BakeNN 1.0 as shipped, with CMSIS-NN or ESP-NN where it has kernels for the core",
-    "cmsis_nn": "CMSIS-NN 4.0.0, which BakeNN carries, called directly: BakeNN's program without its "
-    "refusal of uneven padding, compiled with vectors on the M55",
+    "cmsis_nn": "CMSIS-NN 4.0.0, which BakeNN carries, called directly: BakeNN's program without "
+    "its refusal of uneven padding; with vectors on the M55",
 }
 """Peers by the names they have in the results, with what they are."""
 
