@@ -26,7 +26,7 @@ SHARED = ROOT.parent / "shared" / "models"
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement; ``engine`` is "tinygen" or a peer."""
+    """One measurement; ``engine`` is one of TinyGen's or a peer."""
 
     model: Path
     board: str
@@ -51,7 +51,7 @@ def main() -> int:
     for job, row in _measured(jobs, wanted.jobs):
         if "error" in row:
             console.say(f"{job.model.stem} on {job.board}, {job.engine}: {row['error']}")
-            failures += job.engine == "tinygen" and not row.get("expected")
+            failures += job.engine in results.ENGINES and not row.get("expected")
         by_model = document["results"].setdefault(job.model.stem, {})
         by_model.setdefault(job.board, {})[job.engine] = {
             key: value for key, value in row.items() if key != "expected"
@@ -113,19 +113,21 @@ def _readable(file: Path) -> bool:
 
 def engines(board: str, which: str) -> tuple[str, ...]:
     """Engines to measure on ``board``: TinyGen, its peers there, or "all"."""
-    ours = ("tinygen",) if which != "peers" else ()
+    ours = tuple(results.ENGINES) if board == results.MAIN else ("tinygen",)
+    if which == "peers":
+        ours = ()
     others = peers.SETUPS.get(boards.load(board).core, {}) if which != "tinygen" else {}
     return (*ours, *others)
 
 
 def _measured(jobs: list[Job], processes: int) -> list[tuple[Job, dict[str, Any]]]:
     """All jobs with their rows, in the order of ``jobs``."""
-    if any(job.engine != "tinygen" for job in jobs):
+    if any(job.engine not in results.ENGINES for job in jobs):
         try:
             peers.install()
         except TinyGenError as error:
             console.say(f"no peers: {error.message}")
-            jobs = [job for job in jobs if job.engine == "tinygen"]
+            jobs = [job for job in jobs if job.engine in results.ENGINES]
     rows: dict[Job, dict[str, Any]] = {}
     with console.progress("measuring", len(jobs)) as bar, ProcessPoolExecutor(processes) as pool:
         futures = {pool.submit(measured, job): job for job in jobs}
@@ -139,8 +141,8 @@ def measured(job: Job) -> dict[str, Any]:
     """The figures of one job, or its error; ``expected`` when the error is no fault."""
     board = boards.load(job.board)
     try:
-        if job.engine == "tinygen":
-            return results.measure(job.model, job.board)
+        if job.engine in results.ENGINES:
+            return results.measure(job.model, job.board, job.engine)
         return peers.measure(job.model, board, peers.SETUPS[board.core][job.engine])
     except FitError:
         return {"error": "does not fit", "expected": True}

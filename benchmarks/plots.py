@@ -12,7 +12,7 @@ mpl.use("svg")
 from matplotlib import pyplot
 
 from benchmarks import published, results
-from benchmarks.tables import MAIN
+from benchmarks.results import MAIN
 
 FOLDER = Path(__file__).with_name("plots")
 

@@ -1,9 +1,9 @@
 """The committed results: what was measured, by model, board and engine.
 
 ``results.json`` holds ``tools`` (what measured) and ``results``: model, then board, then engine
-("tinygen" or a name in :data:`benchmarks.peers.PEERS`), then figures.  Keys are sorted and figures
-exact, so that the same tools give the same bytes.  An engine that could not be measured has an
-``error`` instead of figures.
+(one of :data:`ENGINES` or of :data:`benchmarks.peers.PEERS`), then figures.  Keys are sorted and
+figures exact, so that the same tools give the same bytes.  An engine that could not be measured has
+an ``error`` instead of figures.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from tinygen import bench, boards
 from tinygen.compile import compile_model
 from tinygen.graph import Graph
 from tinygen.ops import BY_NAME
+from tinygen.plan import Goal
 
 FILE = Path(__file__).with_name("results.json")
 BOARDS = ("qemu_m0", "qemu_m3", "qemu_m4", "qemu_m7", "qemu_m55", "qemu_rv32", "qemu_xtensa")
+MAIN = "qemu_m4"
+"""The board whose results are compared and plotted."""
 HELD = ("instructions", "flash", "ram")
 """Figures that must not change unnoticed."""
 TOLERANCE = 0.01
@@ -30,12 +33,16 @@ Row = Mapping[str, Any]
 Results = dict[str, dict[str, dict[str, Row]]]
 
 
-def measure(model: Path, board: str) -> dict[str, Any]:
+ENGINES = {"tinygen": Goal(), "tinygen_speed": Goal("speed"), "tinygen_ram": Goal("ram")}
+"""TinyGen as it is, and asked for speed or for little RAM: ``--optimize``."""
+
+
+def measure(model: Path, board: str, engine: str = "tinygen") -> dict[str, Any]:
     """What TinyGen makes of ``model``, figures as in ``results.json``.
 
     Raises :class:`tinygen.errors.TinyGenError`, a mismatch with the reference included.
     """
-    return row(model, bench.bench(model, boards.load(board)))
+    return row(model, bench.bench(model, boards.load(board), ENGINES[engine]))
 
 
 def row(model: Path, found: bench.Bench) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tinygen import boards
 FILE = Path(__file__).with_name("RESULTS.md")
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks: made by make bench -->", "<!-- /benchmarks -->"
-MAIN = "qemu_m4"
+MAIN = results.MAIN
 MISSING = "-"
 PLOTS = ("instructions", "flash", "ram")
 
@@ -85,7 +85,7 @@ def text(document: Mapping[str, Any]) -> str:
     parts.append(_PEERS.format(date=published.DATE))
     parts += [f"- `{name}`: {what}." for name, what in PEERS.items()]
     parts.append("")
-    parts += [_plots(), _comparison(found)]
+    parts += [_plots(), _comparison(found), _modes(found)]
     for board in results.BOARDS:
         if any(board in cores for cores in found.values()):
             parts += [f"## {boards.load(board).title}\n", _core(found, board)]
@@ -134,6 +134,22 @@ def _comparison(found: results.Results) -> str:
         ]
         parts += [f"### {title}\n", _table(columns, rows)]
     return "\n".join(parts)
+
+
+def _modes(found: results.Results) -> str:
+    """What ``--optimize`` trades on the main core."""
+    engines = ("tinygen_speed", "tinygen", "tinygen_ram")
+    rows = []
+    for model, cores in sorted(found.items()):
+        cells = [f"`{model}`"]
+        for key in ("instructions", "ram", "flash"):
+            cells += [_figure(cores.get(MAIN, {}).get(engine, {}), key) for engine in engines]
+        rows.append(cells)
+    columns = ["model"]
+    for key in ("instructions", "RAM", "flash"):
+        columns += [f"{key}: speed", "balanced", "ram"]
+    head = "### `--optimize speed`, `balanced` (the default) and `ram`\n"
+    return f"{head}\n{_table(columns, rows)}"
 
 
 def _core(found: results.Results, board: str) -> str:
