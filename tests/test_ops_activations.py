@@ -107,6 +107,8 @@ CASES: dict[str, tb.Model] = {
     "softmax: int16 by table": softmax_of((3, 12), 0.9, wide=True),
     "softmax: int16, long row": softmax_of((4095,), 0.02, wide=True),
     "softmax: long row": softmax_of((511,), 0.03),
+    "softmax: pairs": softmax_of((40, 2), 0.1),
+    "softmax: int16 pairs": softmax_of((40, 2), 0.1, wide=True),
     "logistic: usual": logistic(0.05, 7),
     "logistic: coarse": logistic(1.0, -3),
     "logistic: only zero inside": logistic(15.0, 12),
@@ -316,7 +318,26 @@ def test_softmax_takes_a_table_where_that_is_smaller() -> None:
         tables[shape, scale] = sum(c.data.nbytes for c in step.kernel.constants)
     assert 0 < tables[(1, 12), 0.4] <= softmax.EXP_CODE_BYTES
     assert tables[(1, 12), 0.1] == 0
+    for scale, kernel in ((0.012, "softmax_pair"), (0.025, "softmax_int8")):
+        (step,) = plan.make(tflite.load(softmax_of((1, 2), scale).bytes)).steps
+        assert step.kernel.name == kernel
     assert softmax.EXP_CODE_BYTES < tables[(64, 16), 0.1] <= 1024
+
+
+PAIRS = {1e-6: True, 0.012: True, 0.025: False, 0.2: False, 1e6: False}
+"""By scale: whether one of two outputs is always the other's negative."""
+
+
+def test_softmax_of_all_pairs(tmp_path: Path) -> None:
+    first, second = np.meshgrid(EVERY, EVERY)
+    rows = np.stack([first.reshape(-1), second.reshape(-1)], axis=1)
+    graphs = [tflite.load(softmax_of(rows.shape, scale).bytes) for scale in PAIRS]
+    with HostModels(graphs, tmp_path) as host:
+        for i, (graph, mirrored) in enumerate(zip(graphs, PAIRS.values(), strict=True)):
+            (step,) = plan.make(graph).steps
+            assert step.kernel.params == {"mirrored": mirrored}
+            (want,) = reference.run(graph, [rows])
+            assert np.array_equal(host.run(f"m{i}", [rows])[0][0], want)
 
 
 def test_logistic_and_tanh_at_zero_and_at_their_ends() -> None:

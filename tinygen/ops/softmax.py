@@ -6,6 +6,9 @@ Arithmetic: TFLM ``kernels/internal/reference/softmax.h``, ``micro/kernels/softm
 Rows are exponentials of how far each value lies below the row's largest, over their sum.  A value
 lies 0 to 255 steps below, so the exponentials are a table of at most 1 KiB.  The kernel has it in
 flash when that is smaller than the code that computes them, or the layer large.
+
+Rows of two values, as classifiers that say yes or no have them, depend on a single difference:
+their outputs themselves are a table.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ NEGLIGIBLE = 1 << (SUM_BITS - 1)
 
 EXP_CODE_BYTES = 184
 """Flash that the code for exponentials takes: Thumb-2 at -O2, and less than on any other core."""
+
+MOST_PAIR_BYTES = 440
+"""Largest table of pairs: what the code for rows of any length takes beyond that for pairs."""
 
 MANY = 1024
 """From so many values on, the time that a table saves counts for more than its flash."""
@@ -140,6 +146,46 @@ def lower(graph: Graph, node: Node) -> Kernel:
     )
 
 
+def pairs(graph: Graph, node: Node) -> Array:
+    """Outputs (differences, 2) for the larger and the smaller of two values 0, 1, … steps apart.
+
+    Ends with the first of the differences from which on nothing changes.
+    """
+    steps = np.arange(256)
+    rows = np.stack([np.full(256, 127), 127 - steps], axis=1).astype(np.int8)
+    (parts,) = reference(graph, node, (rows,))
+    different = np.flatnonzero((parts != parts[-1]).any(axis=1))
+    return parts[: int(different[-1]) + 2 if different.size else 1]
+
+
+def lower_pairs(graph: Graph, node: Node) -> Kernel | None:
+    """Portable kernel for rows of two values, where its table is smaller than code.
+
+    One output is mostly the other's negative, so that one of them need be stored.
+    """
+    source, target = graph.required(node, 0), graph.output(node)
+    if source.shape[-1] != 2 or target.dtype != "int8":
+        return None
+    parts = pairs(graph, node)
+    mirrored = bool((parts[:, 0] == -parts[:, 1].astype(np.int64)).all())
+    table = parts[:, 0] if mirrored else parts.reshape(-1)
+    if table.nbytes > MOST_PAIR_BYTES and source.elements < MANY:
+        return None
+    return Kernel(
+        name="softmax_pair",
+        template="softmax/pair.c.j2",
+        params={"mirrored": mirrored},
+        args=(
+            Input(0),
+            Output(0),
+            source.elements // 2,
+            Const("table", table.copy()),
+            len(parts) - 1,
+        ),
+        overlap={0: 0},
+    )
+
+
 def int8_input(graph: Graph, node: Node) -> bool:
     """needs int8 input with one scale and int8 or int16 output, has {inputs[0].dtype} and
     {outputs[0].dtype}"""
@@ -178,5 +224,5 @@ OP = Op(
     restrictions=(int8_input, unit_output, rows, large_beta),
     shapes=shapes,
     reference=reference,
-    variants=(Variant("portable", lower),),
+    variants=(Variant("portable", lower_pairs), Variant("portable", lower)),
 )
