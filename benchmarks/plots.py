@@ -29,8 +29,8 @@ TITLES = {
 }
 BOUNDS = {
     "instructions": "inner loops counted by hand",
-    "flash": "weights alone",
-    "ram": "activations alive at once",
+    "flash": "constants alone",
+    "ram": "layers run whole",
 }
 BASE = "tflm_cmsis_nn"
 TOP = 130
