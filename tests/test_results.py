@@ -7,7 +7,7 @@ import json
 import benches
 import pytest
 
-from benchmarks import results, tables
+from benchmarks import peers, published, results, tables
 
 DOCUMENT = results.load()
 QUICK_MODELS = ("digits_int8", "ad01_int8", "kws_ref_model", "str_ww_ref_model")
@@ -60,6 +60,17 @@ def test_tables_and_figures_agree() -> None:
     assert page == tables.readme(page, DOCUMENT)
     again = json.dumps(DOCUMENT, indent=1, sort_keys=True) + "\n"
     assert results.FILE.read_text() == again
+
+
+def test_no_peer_needs_less() -> None:
+    """Of instructions, flash or RAM, on the Cortex-M4, of any model that both run."""
+    for model, boards in DOCUMENT["results"].items():
+        rows = boards.get(results.MAIN, {})
+        quoted = published.TFLM.get(model, {})
+        others = [rows[peer] for peer in peers.PEERS if "instructions" in rows.get(peer, {})]
+        others += [dict(zip(results.HELD, row, strict=True)) for row in quoted.values()]
+        for other in others:
+            assert all(rows["tinygen"][key] < other[key] for key in results.HELD), (model, other)
 
 
 def test_peers_are_measured_too() -> None:
