@@ -53,7 +53,17 @@ class Scratch:
     bytes: int
 
 
-Arg = Input | Output | Scratch | Const | int
+@dataclass(frozen=True)
+class Function:
+    """Call argument: a C function, one of the kernel's helpers."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Arg = Input | Output | Scratch | Const | Function | int
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +176,7 @@ def check(op: Op, graph: Graph, node: Node) -> None:
 __all__ = [
     "Arg",
     "Const",
+    "Function",
     "Input",
     "Kernel",
     "Op",

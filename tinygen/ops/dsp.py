@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array
 from tinygen.numerics import INT32_MAX, Int64Array, wrap32
-from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
+from tinygen.ops.base import Arg, Const, Function, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 from tinygen.ops.portable import interleave
@@ -110,7 +110,12 @@ def _clamped(conv: Convolution) -> bool:
 
 
 def _block_params(conv: Convolution, scale: Scaling) -> dict[str, object]:
-    return {"exact": scale.exact, "odd": conv.channels % 2 == 1, "clamped": _clamped(conv)}
+    odd = conv.channels % 2 == 1
+    return {"exact": scale.exact and odd, "odd": odd, "clamped": _clamped(conv)}
+
+
+def _form(scale: Scaling) -> str:
+    return "_exact" if scale.exact else ""
 
 
 def _limits(conv: Convolution) -> tuple[int, ...]:
@@ -121,7 +126,7 @@ def _block_helpers(conv: Convolution, scale: Scaling) -> tuple[str, ...]:
     return (
         "dsp",
         "prepare_pixels",
-        "multiply_block_exact" if scale.exact else "multiply_block",
+        f"multiply_block{_form(scale)}",
         *(("clamp_outputs",) if _clamped(conv) else ()),
     )
 
@@ -168,7 +173,7 @@ def dense(conv: Convolution) -> Kernel | None:
     blocks, left = (blocks + 1, 0) if three else (blocks, left)
     cost = _products(conv, scale, quads, blocks)
     single = -(-conv.channels // 2) * (12 * quads + (34 if scale.exact else 14))
-    form = "_exact" if scale.exact else ""
+    form = _form(scale)
     return Kernel(
         name=_name("dense_by_fours_dsp", params),
         template="fully_connected/dsp_by_fours.c.j2",
@@ -182,6 +187,8 @@ def dense(conv: Convolution) -> Kernel | None:
             conv.channels,
             Const("weights", stream(conv, conv.taps, words, scale)),
             scale.rounding,
+            Function(f"multiply_block{form}"),
+            *((Function(f"multiply_one{form}"),) if params["ones"] else ()),
             *_limits(conv),
         ),
         helpers=(
@@ -319,6 +326,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
             Const("weights", stream(conv, taps, words, scale)),
             conv.zero_point,
             scale.rounding,
+            Function(f"multiply_block{_form(scale)}"),
             *_limits(conv),
         ),
         helpers=(*_block_helpers(conv, scale), *(() if dilation[1] > 1 else ("copy_run",))),
