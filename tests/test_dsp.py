@@ -9,10 +9,11 @@ import emulated_c
 import numpy as np
 import pytest
 import shared_models
+import test_streams
 from graphs import convolution, dense_chain, random_inputs
 from host_c import HostModels
 
-from tinygen import boards, importers, passes, plan, reference
+from tinygen import bench, boards, importers, passes, plan, reference
 from tinygen.graph import Graph, Quant
 from tinygen.ops import conv2d
 from tinygen.ops.common import Pads
@@ -32,6 +33,11 @@ WINDOWS = (
     ((1, 30, 8), (4, 1, 5), conv2d.Attrs(padding="EXPLICIT", pads=Pads(0, 0, 4, 0))),
     ((6, 6, 3), (2, 1, 1), conv2d.Attrs(padding="VALID", stride=(2, 2))),
     ((2, 2, 3), (2, 3, 3), conv2d.Attrs(padding="EXPLICIT", pads=Pads(5, 5, 5, 5))),
+    ((2, 2, 8), (3, 3, 3), conv2d.Attrs(padding="EXPLICIT", pads=Pads(5, 5, 5, 5))),
+    ((7, 9, 6), (5, 3, 3), conv2d.Attrs(stride=(1, 2))),
+    ((6, 10, 8), (4, 3, 3), conv2d.Attrs()),
+    ((6, 8, 8), (3, 1, 1), conv2d.Attrs(padding="VALID", stride=(2, 2))),
+    ((12, 6, 1), (4, 10, 4), conv2d.Attrs(stride=(2, 2))),
 )
 """Windows that pad, stride, dilate, and lie outside the image as a whole."""
 
@@ -107,6 +113,20 @@ def test_prepared_pixels_stay_behind_what_is_still_to_be_read(rows: int, run: in
     assert 32 * len(reads) + 4 <= size
 
 
+def test_outputs_as_high_over_their_inputs_as_claimed(tmp_path: Path) -> None:
+    graphs = networks()
+    for width in range(1, 12):
+        for depth, channels in ((4, 16), (3, 8), (8, 5), (5, 13)):
+            graph = convolution((1, width, depth), (channels, 1, 1), PIXEL, seed=width)
+            graphs[f"grows{width}_{depth}"] = graph
+    plans = {name: test_streams.extreme(graph, DSP) for name, graph in graphs.items()}
+    known = {name: made for name, made in plans.items() if made is not None}
+    assert len(known) > 100
+    with HostModels(known, tmp_path) as host:
+        for name in known:
+            test_streams.assert_runs(host, name, graphs[name])
+
+
 def test_pairs_hold_the_weights() -> None:
     random = np.random.default_rng(0)
     weights = random.integers(-127, 128, (5, 11)).astype(np.int8)
@@ -134,6 +154,19 @@ def test_sums_that_could_overflow_stay_portable() -> None:
     assert variants(graph.with_tensor(1, data=weights)) == ["portable"]
     weights[:, 8:] = 0
     assert variants(graph.with_tensor(1, data=weights)) == ["dsp"]
+
+
+@shared_models.needed
+@pytest.mark.parametrize("model", ["kws_ref_model", "ad01_int8"])
+def test_expected_costs_are_near_what_is_measured(model: str) -> None:
+    layers = bench.bench(shared_models.path(model), boards.load("qemu_m4")).layers
+    ours = [layer for layer in layers if layer.kernel.startswith(("conv2d_dsp", "dense_"))]
+    assert len(ours) >= 5
+    for layer in ours:
+        assert layer.cycles is not None
+        if layer.macs > 2000:
+            assert layer.bound <= layer.instructions <= 1.2 * layer.bound, layer
+            assert abs(layer.expected - layer.cycles) < 0.1 * layer.cycles, layer
 
 
 @shared_models.needed

@@ -27,6 +27,9 @@ SHIFT = 12
 SCALE = 256
 """Factor of accumulators of paired weights."""
 
+WIDE = 16
+"""Bytes of a kernel's row from which on only what lies outside the image is filled with padding."""
+
 EIGHTS = 1024
 """Multiply-accumulates from which on eight channels at a time are worth their code."""
 
@@ -311,7 +314,10 @@ def conv2d(conv: Convolution) -> Kernel | None:
     if max(shape) >= 1 << 15:
         return None
     quads = words.shape[1]
-    params = _block_params(conv, scale) | {"dilated": dilation[1] > 1, "rest": run % 4 > 0}
+    dilated = dilation[1] > 1
+    params = _block_params(conv, scale) | {
+        "dilated": dilated, "rest": run % 4 > 0, "wide": run >= WIDE and not dilated,
+    }  # fmt: skip
     blocks = conv.output[0] * -(-conv.output[1] * conv.output[2] // 4)
     cost = _products(conv, scale, quads, blocks)
     return Kernel(
@@ -329,7 +335,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
             Function(f"multiply_block{_form(scale)}"),
             *_limits(conv),
         ),
-        helpers=(*_block_helpers(conv, scale), *(() if dilation[1] > 1 else ("copy_run",))),
+        helpers=(*_block_helpers(conv, scale), *(() if dilated else ("copy_run",))),
         overlap={0: overlap(conv.image, conv.output, conv.window, 4, rereads=False)},
         cycles=cost.cycles + blocks * _gathering(conv, quads),
         bound=cost.instructions + 15 * blocks * quads,
