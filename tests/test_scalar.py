@@ -36,7 +36,7 @@ DEPTHWISE = (
     ((2, 7, 9, 4), (3, 3), 1, depthwise_conv2d.Attrs(stride=(2, 2))),
     ((1, 8, 6, 2), (3, 3), 3, depthwise_conv2d.Attrs(stride=(2, 2))),
     ((3, 9, 7, 2), (2, 4), 1, depthwise_conv2d.Attrs(padding="VALID", stride=(1, 2))),
-    ((1, 3, 2, 5), (7, 5), 1, depthwise_conv2d.Attrs()),
+    ((1, 3, 2, 5), (7, 3), 1, depthwise_conv2d.Attrs()),
     ((2, 11, 5, 2), (2, 3), 1, depthwise_conv2d.Attrs(padding="VALID", stride=(4, 3))),
     ((1, 2, 2, 3), (3, 3), 1, depthwise_conv2d.Attrs(padding="EXPLICIT", pads=EXPLICIT)),
     ((2, 9, 4, 3), (5, 3), 1, depthwise_conv2d.Attrs(padding="EXPLICIT", pads=Pads(4, 0, 1, 1))),

@@ -1,17 +1,16 @@
 """Requantization on cores that multiply 32 by 32 bits to 32, proved equal to TFLM's by thresholds.
 
 The idea is that of :mod:`tinygen.ops.rescale`: both functions never decrease, so that they are
-equal when they agree at every threshold from both sides.  The multiplier is cut into two or three
-parts, such that no product with an accumulator has more than 32 bits::
+equal when they agree at every threshold from both sides.  The multiplier is cut into three parts of
+10 or 9 bits, such that no product with an accumulator has more than 32 bits::
 
-    product = acc * high + ((acc * low) >> 12)                                11 + 12 bits
-    product = acc * high + ((acc * middle + ((acc * low) >> 9)) >> 9)   10 (or 9) + 9 + 9 bits
-    product += (product >> 31) << bits(high)        (where outputs have both signs)
-    output = clamp8((product + constant) >> (right + bits(high)))
+    product = acc * high + ((acc * middle + ((acc * low) >> 10)) >> 10)
+    product += (product >> 31) * 2 * nudge          (where outputs have both signs)
+    output = clamp8((product + (2 * zero_point + 1) * 2**(right - 1) + nudge) >> right)
 
 The product is the accumulator times the multiplier, rounded down.  Where outputs have both signs,
 TFLM's rounding of halves away from zero puts negative outputs one unit of its 31-bit product lower:
-that is the third line.
+that is the line before the last.  ``nudge`` is half of a unit, or a little less.
 """
 
 from __future__ import annotations
@@ -25,59 +24,61 @@ from tinygen.numerics import Int64Array
 from tinygen.ops.common import Requant
 from tinygen.ops.rescale import thresholds
 
-PARTS = ((11, 12), (10, 9, 9), (9, 9, 9))
-"""Bits of a multiplier's parts, the highest first."""
-
-_FINE = 8
-"""Step of the constant that a word of two parts holds in 5 bits; one of three parts has no room."""
+WIDTHS = (10, 9)
+"""Bits of each of a multiplier's three parts."""
 
 _TRIES = 65
 """Multipliers tried for a channel, from the nearest on."""
 
-_NEVER = 1 << 62
+_LESS = (0, 1, 2, 4)
+"""How much less than half of a unit a nudge may be, in the order of trial."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One uint32 word a channel: two parts of a multiplier (11 and 12 bits) and 5 bits of the
-    constant, or three parts (10, 9 and 9 bits); then the shift to the right (4 bits)."""
+    """One uint32 word a channel: the parts of the multiplier, ``width`` bits each, from the top on,
+    and in the bits left over how much further than ``shift`` to shift."""
 
     words: Array
-    parts: tuple[int, ...]
+    width: int
     both_signs: bool
     zero_point: int
+    shift: int
+    nudge: int
+
+    @property
+    def kind(self) -> str:
+        """What the C code is called."""
+        return f"split{self.width}" + ("_signed" if self.both_signs else "")
 
     def apply(self, acc: Int64Array) -> Int64Array:
         """Outputs for accumulators whose last axis is the channel, as the C code computes them."""
-        words = self.words.astype(np.int64)
-        bits, right = self.parts[0], words & 15
-        fine = _FINE * ((words >> 4) & 31) - 16 * _FINE if len(self.parts) == 2 else 0
-        multiplier = words >> (9 if len(self.parts) == 2 else 4)
-        product = _product(acc, multiplier, self.parts, self.both_signs)
-        constant = ((2 * self.zero_point + 1) << (right + bits - 1)) + (1 << (bits - 1)) + fine
-        output: Int64Array = np.clip((product + constant) >> (right + bits), -128, 127)
+        words, spare = self.words.astype(np.int64), 32 - 3 * self.width
+        right = self.shift + (words & ((1 << spare) - 1))
+        sign = self.nudge if self.both_signs else 0
+        product = _product(acc, words >> spare, self.width, sign)
+        constant = ((2 * self.zero_point + 1) << (right - 1)) + self.nudge
+        output: Int64Array = np.clip((product + constant) >> right, -128, 127)
         return output
 
 
-def _product(
-    acc: Array, multiplier: Int64Array, parts: tuple[int, ...], both_signs: bool
-) -> Int64Array:
-    value: Int64Array = (acc * multiplier) >> sum(parts[1:])
-    return value + ((value >> 63) << parts[0]) if both_signs else value
+def _product(acc: Array, multiplier: Int64Array, width: int, nudge: int) -> Int64Array:
+    value: Int64Array = (acc * multiplier) >> (2 * width)
+    return value + (value >> 63) * 2 * nudge
 
 
 def solve_split(scaling: Requant, least: Int64Array, greatest: Int64Array) -> Split | None:
     """The form that equals ``scaling`` on accumulators from ``least`` to ``greatest`` (int64, one
     of each a channel), or None when there is none."""
-    right = np.broadcast_to([-m.shift for m in scaling.multipliers], least.shape)
-    if not scaling.fast or (scaling.low, scaling.high) != (-128, 127) or right.max() > 15:
+    if not scaling.fast or (scaling.low, scaling.high) != (-128, 127):
         return None
     steps = thresholds(scaling, least, greatest)
-    both_signs = scaling.zero_point > -128
-    for parts in PARTS:
-        words = _search(scaling, steps, least, greatest, parts, both_signs)
-        if words is not None:
-            return Split(words, parts, both_signs, scaling.zero_point)
+    for width in WIDTHS:
+        for less in _LESS:
+            nudge = (1 << (width - 1)) - less
+            split = _search(scaling, steps, least, greatest, width, nudge)
+            if split is not None:
+                return split
     return None
 
 
@@ -86,33 +87,30 @@ def _search(
     steps: Array,
     least: Int64Array,
     greatest: Int64Array,
-    parts: tuple[int, ...],
-    both_signs: bool,
-) -> Array | None:
-    """Words of all channels for one cut of the multipliers, or None."""
+    width: int,
+    nudge: int,
+) -> Split | None:
+    """The form with parts of ``width`` bits and one ``nudge``, or None."""
     mantissa = np.broadcast_to([m.mantissa for m in scaling.multipliers], least.shape)
     right = np.broadcast_to([-m.shift for m in scaling.multipliers], least.shape).astype(np.int64)
     magnitude = np.maximum(np.abs(least), np.abs(greatest))
-    if int(magnitude.max()) << max(parts) >= 1 << 31:
+    further, spare = right - right.min(), 32 - 3 * width
+    if int(magnitude.max()) << width >= 1 << 31 or int(further.max()) >> spare:
         return None
-    bits, width, shift = parts[0], sum(parts), right + parts[0]
-    nearest = (mantissa.astype(np.int64) + (1 << (30 - width))) >> (31 - width)
-    base = ((2 * scaling.zero_point + 1) << (shift - 1)) + (1 << (bits - 1))
-    if int((magnitude << bits).max() + np.abs(base).max()) + (4 << bits) >= 1 << 31:
-        return None
-    needed = np.arange(-127, 128, dtype=np.int64) << shift[:, None]
+    shift, sign = right + width, nudge if scaling.zero_point > -128 else 0
+    nearest = (mantissa.astype(np.int64) + (1 << (30 - 3 * width))) >> (31 - 3 * width)
+    constant = ((2 * scaling.zero_point + 1) << (shift - 1)) + nudge
+    room = (1 << 31) - np.abs(constant) - (4 << width)
+    needed = (np.arange(-127, 128, dtype=np.int64) << shift[:, None]) - constant[:, None]
     words = np.full(least.shape, -1, dtype=np.int64)
     for distance in sorted(range(-(_TRIES // 2), _TRIES // 2 + 1), key=abs):
-        trial = np.clip(nearest + distance, 1, (1 << width) - 1)
-        at, below = (_product(a, trial[:, None], parts, both_signs) for a in (steps, steps - 1))
-        low = np.where(steps <= greatest[:, None], needed - at, -_NEVER).max(axis=1) - base
-        high = np.where(steps > least[:, None], needed - below, _NEVER).min(axis=1) - base
-        word = trial << (9 if len(parts) == 2 else 4) | right
-        if len(parts) == 2:
-            fine = np.clip(-(-low // _FINE), -16, 15)
-            good = (low <= _FINE * fine) & (_FINE * fine < high)
-            word |= (fine + 16) << 4
-        else:
-            good = (low <= 0) & (high > 0)
-        words = np.where(good & (words < 0), word, words)
-    return words.astype(np.uint32) if (words >= 0).all() else None
+        trial = np.clip(nearest + distance, 1, (1 << 3 * width) - 1)
+        at, below = (_product(a, trial[:, None], width, sign) for a in (steps, steps - 1))
+        good = ((at >= needed) | (steps > greatest[:, None])).all(axis=1)
+        good &= ((below < needed) | (steps <= least[:, None])).all(axis=1)
+        good &= (magnitude * trial >> (2 * width)) < room
+        words = np.where(good & (words < 0), trial << spare | further, words)
+    if (words < 0).any():
+        return None
+    first = int(right.min()) + width
+    return Split(words.astype(np.uint32), width, sign > 0, scaling.zero_point, first, nudge)

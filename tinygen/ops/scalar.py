@@ -112,9 +112,9 @@ def _scaling_split(conv: Convolution) -> Scaling | None:
     split = solve_split(conv.scaling, least, greatest)
     if split is None:
         return None
-    kind = f"split{len(split.parts)}" + ("_signed" if split.both_signs else "")
-    args = (Const("scaling", split.words), split.parts[0], split.zero_point)
-    return Scaling(kind, _int32(conv.folded_bias), args)
+    words = Const("scaling", split.words)
+    args = (words, split.shift, split.nudge, split.zero_point)
+    return Scaling(split.kind, _int32(conv.folded_bias), args)
 
 
 def _int32(values: Int64Array) -> Array:
@@ -217,10 +217,15 @@ def depthwise(isa: Isa) -> Lower:
         batch, height, width, depth = conv.image
         rows, columns = conv.output[1:3]
         multiplier = conv.channels // depth
-        tile = min(_TILES, key=lambda t: -(-columns // t) * (t + 1))
-        line = (-(-columns // tile) * tile - 1) * step_x + kernel_columns
-        if conv.pads.left > line or kernel_columns > _MOST_COLUMNS or step_x > kernel_columns:
+        tile = min(_TILE, columns)
+        line = (columns - 1) * step_x + kernel_columns
+        if (
+            conv.pads.left > line
+            or kernel_rows * kernel_columns > _MOST_TAPS
+            or step_x > kernel_columns
+        ):
             return None
+        prepared = 0 if isa.high else kernel_columns * multiplier
         geometry = np.array(
             [
                 *(batch, height, width, depth, rows, columns, kernel_rows, step_y),
@@ -228,7 +233,7 @@ def depthwise(isa: Isa) -> Lower:
             ],
             dtype=np.int32,
         )
-        shape = f"x{kernel_columns}_stride{step_x}_by{tile}"
+        shape = f"{kernel_rows}x{kernel_columns}_stride{step_x}_by{tile}"
         products = -(-columns // tile) * tile * rows * batch * conv.channels
         return Kernel(
             name=f"depthwise_{shape}_{isa.name}_{chosen.kind}",
@@ -237,14 +242,16 @@ def depthwise(isa: Isa) -> Lower:
                 "kind": chosen.kind,
                 "sample": isa.sample,
                 "factor": isa.factor,
+                "rows": kernel_rows,
                 "columns": kernel_columns,
                 "stride": step_x,
                 "tile": tile,
+                "prepared": not isa.high,
             },
             args=(
                 Input(0),
                 Output(0),
-                Scratch(isa.sample_bytes * line * kernel_rows),
+                Scratch(isa.sample_bytes * kernel_rows * (line + prepared)),
                 Const("geometry", geometry),
                 Const("weights", conv.taps.reshape(-1)),
                 Const("start", chosen.start),
@@ -262,8 +269,9 @@ def depthwise(isa: Isa) -> Lower:
     return lower
 
 
-_TILES = (4, 3)
-_MOST_COLUMNS = 8
+_TILE = 3
+"""Outputs of a row computed at a time."""
+_MOST_TAPS = 25
 
 
 def _behind(conv: Convolution) -> bool:
