@@ -14,7 +14,7 @@ import numpy as np
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import wrap32
 from tinygen.ops import conv2d, dsp_depthwise, mve, portable, scalar
-from tinygen.ops.base import Op, Shape
+from tinygen.ops.base import Kernel, Op, Shape, Variant
 from tinygen.ops.common import (
     ACTIVATIONS,
     PADDINGS,
@@ -117,6 +117,16 @@ def convolution(graph: Graph, node: Node) -> Convolution:
     )
 
 
+def planes(graph: Graph, node: Node) -> Kernel | None:
+    """The kernel over planes; all layers of a graph with one distance between their rows."""
+    layers = [n for n in graph.nodes if n.op == node.op]
+    pitch = max(
+        (dsp_depthwise.pitch(graph.output(n).shape[2], n.attrs.stride[1]) for n in layers),
+        default=0,
+    )
+    return dsp_depthwise.planes(convolution(graph, node), pitch)
+
+
 def geometry(graph: Graph, node: Node) -> bool:
     """filter {inputs[1].shape} does not fit input {inputs[0].shape} with stride {attrs.stride}
     and dilation {attrs.dilation}"""
@@ -157,15 +167,17 @@ OP = Op(
     reference=reference,
     macs=macs,
     rows=window_of,
-    variants=variants(
-        convolution,
-        (
-            ("mve", mve.depthwise, mve.FEATURES),
-            ("mve", mve.conv2d, mve.FEATURES),
-            ("dsp", dsp_depthwise.planes, dsp_depthwise.FEATURES),
-            ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
-            *scalar.DEPTHWISE,
-            ("portable", portable.depthwise, portable.FEATURES),
+    variants=(
+        Variant("dsp", planes, dsp_depthwise.FEATURES),
+        *variants(
+            convolution,
+            (
+                ("mve", mve.depthwise, mve.FEATURES),
+                ("mve", mve.conv2d, mve.FEATURES),
+                ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
+                *scalar.DEPTHWISE,
+                ("portable", portable.depthwise, portable.FEATURES),
+            ),
         ),
     ),
 )

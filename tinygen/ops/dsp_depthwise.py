@@ -25,8 +25,11 @@ INT16_MAX = (1 << 15) - 1
 SHIFTS = (8, 9, 10, 11, 12, 7, 6, 5, 4, 3, 2, 1)
 """Shifts of the requantization in planes, the first that serves: one for all is one function."""
 
-TRIES, NEVER = 300, 1 << 62
-"""Multipliers tried on each side of the nearest; more than any product."""
+WIDEST = (60, 31)
+"""Outputs in a row of a plane of 128 bytes, next to each other or two columns apart."""
+
+NEVER = 1 << 62
+"""More than any product."""
 
 SCRATCH = 2560
 """Bytes that planes may take whatever the layer."""
@@ -159,8 +162,17 @@ class Layout:
     def cycles(self) -> int:
         """What one channel takes, its planes being there."""
         columns = self.output[1]
-        row = 33 * (columns // 2) + 19 * (columns % 2) if self.stride[1] == 1 else 21 * columns
-        return self.output[0] * (row + 25 * self.blocks) + 130 * self.bands * self.blocks
+        row = 33 * (columns // 2) + 19 * (columns % 2) if self.stride[1] == 1 else 18 * columns
+        return self.output[0] * (row + 25 * self.blocks) + 100 * self.bands * self.blocks
+
+    @property
+    def filling(self) -> int:
+        """Cycles that filling one plane takes."""
+        again = 3 - self.stride[0] if self.stride[0] < 3 else 0
+        rows = self.image[0] + again * (self.bands - 1)
+        columns = self.image[1] + (self.blocks - 1) * (3 - self.stride[1])
+        pixels = (11 if self.count > 1 else 20) * columns // 4
+        return rows * (pixels + 12 * self.blocks) + 70 * self.bands * self.blocks
 
     @property
     def products(self) -> int:
@@ -179,13 +191,26 @@ class Layout:
             done = max(done, end)
 
 
-def planes(conv: Convolution) -> Kernel | None:
-    """Windows of at most 3x3, planes of one or two channels at a time."""
-    taps, scaling = _nine_taps(conv), _folded(conv)
-    layouts = [found for turned in (False, True) if (found := _layout(conv, turned)) is not None]
-    if taps is None or scaling is None or not layouts:
+def pitch(columns: int, stride: int) -> int:
+    """Bytes from one row of a plane to the next, for so many outputs a row."""
+    return 64 if columns <= (WIDEST[stride > 1] - 3) // 2 else 128
+
+
+def planes(conv: Convolution, least: int = 0) -> Kernel | None:
+    """Windows of at most 3x3, planes of one or two channels at a time.
+
+    ``least`` bytes are from row to row, or more: kernels of one distance are one function.
+    """
+    if conv.groups != conv.depth:
         return None
-    layout = min(layouts, key=lambda found: found.cycles)
+    taps = _nine_taps(conv)
+    layouts = [made for turned in (False, True) if (made := _layout(conv, turned, least))]
+    if taps is None or not layouts:
+        return None
+    scaling = _folded(conv)
+    if scaling is None:
+        return None
+    layout = min(layouts, key=lambda found: found.cycles + found.filling)
     shape = _planes_shape(conv, layout)
     if max(shape) > INT16_MAX:
         return None
@@ -208,7 +233,7 @@ def planes(conv: Convolution) -> Kernel | None:
         ),
         helpers=("dsp", "dsp_halves", "dsp_planes"),
         in_place=(0,) if _in_place(conv, layout) else (),
-        cycles=conv.output[0] * (_filling(conv, layout) + layout.cycles * conv.channels),
+        cycles=conv.output[0] * (layout.filling * conv.depth + layout.cycles * conv.channels),
         bound=conv.output[0] * conv.channels * layout.products,
     )
 
@@ -238,7 +263,8 @@ def _folded(conv: Convolution) -> tuple[Array, Array, int] | None:
     for channel, nearest in enumerate(rescale.multiplier.astype(np.int64)):
         reached = steps[channel] <= greatest[channel]
         missed = steps[channel] > least[channel]
-        found = _fold(nearest, 256 * steps[channel], needed, reached, missed)
+        given = nearest, 256 * steps[channel], needed, reached, missed
+        found = _fold(*given, tries=4) or _fold(*given, tries=300)
         if found is None:
             return None
         multipliers[channel], offsets[channel] = found
@@ -250,11 +276,17 @@ def _folded(conv: Convolution) -> tuple[Array, Array, int] | None:
 
 
 def _fold(
-    nearest: int, steps: Int64Array, needed: Int64Array, reached: Array, missed: Array
+    nearest: int,
+    steps: Int64Array,
+    needed: Int64Array,
+    reached: Array,
+    missed: Array,
+    tries: int,
 ) -> tuple[int, int] | None:
     """Multiplier and offset with which one channel's ``steps`` (scaled) reach what is ``needed``
-    and those of one accumulator less, 256, do not; None when none near ``nearest`` has them."""
-    trial = nearest + np.arange(-TRIES, TRIES + 1)
+    and those of one accumulator less, 256, do not; None when none of the ``tries`` on each side
+    of ``nearest`` has them."""
+    trial = nearest + np.arange(-tries, tries + 1)
     trial = trial[(trial > 0) & (trial <= INT32_MAX)]
     missing = needed - steps * trial[:, None]
     low = np.where(reached, missing, -NEVER).max(axis=1)
@@ -267,25 +299,22 @@ def _fold(
     return int(trial[best]), int(offset[best])
 
 
-def _layout(conv: Convolution, turned: bool) -> Layout | None:
+def _layout(conv: Convolution, turned: bool, least: int) -> Layout | None:
     """Planes for ``conv``; None when neighbouring outputs are neither one nor two columns apart."""
     window, pads = conv.window, (conv.pads.top, conv.pads.left)
     pairs = [conv.image[1:3], conv.output[1:3], window.stride, pads]
     image, output, stride, before = ((b, a) if turned else (a, b) for a, b in pairs)
     if stride[1] > 2:
         return None
-    most = {64: 28, 128: 60} if stride[1] == 1 else {64: 15, 128: 31}
     rows, columns = output
-    blocks = -(-columns // most[128])
+    blocks = -(-columns // WIDEST[stride[1] > 1])
     block = -(-columns // blocks)
     block += block % 2 if blocks > 1 and stride[1] == 1 else 0
-    pitch = 64 if block <= most[64] else 128
+    least = max(least, pitch(block, stride[1]))
     count = 2 if conv.depth > 1 else 1
-    band = max((SCRATCH // (count * pitch) - 3) // stride[0] + 1, 2)
-    band = -(-rows // -(-rows // band))
-    return Layout(
-        image, output, stride, before, turned, pitch, max(band, min(rows, 2)), block, count
-    )
+    band = max((SCRATCH // (count * least) - 3) // stride[0] + 1, 2)
+    band = max(-(-rows // -(-rows // band)), min(rows, 2))
+    return Layout(image, output, stride, before, turned, least, band, block, count)
 
 
 def _planes_shape(conv: Convolution, layout: Layout) -> tuple[int, ...]:
@@ -299,14 +328,6 @@ def _planes_shape(conv: Convolution, layout: Layout) -> tuple[int, ...]:
         *steps_out, *layout.stride, *layout.pads, layout.band, layout.block, layout.pitch,
         conv.zero_point,
     )  # fmt: skip
-
-
-def _filling(conv: Convolution, layout: Layout) -> int:
-    """Cycles that filling the planes of one image takes."""
-    bands, blocks = layout.bands, layout.blocks
-    rows = min(layout.image[0] + 2 * (bands - 1), layout.output[0] * layout.stride[0] + 2 * bands)
-    row = (10 if layout.count == 1 else 3) * layout.image[1] + 40 * blocks
-    return conv.depth * (rows * row + 60 * bands * blocks)
 
 
 def _in_place(conv: Convolution, layout: Layout) -> bool:
