@@ -289,7 +289,16 @@ def softmax(net: Net, source: int) -> None:
 
 def requantize(net: Net, source: int) -> None:
     target = net.fitting(net.quant(source).scale)
+    if net.draw(st.integers(0, 2)) == 0:
+        target = net.quant(source)
     net.op("QUANTIZE", (source,), tensor(net.shape(source), target), {})
+
+
+def again(net: Net, source: int) -> None:
+    """What was computed already, a second time."""
+    same = [op for op in net.ops if op.outputs == (source,)]
+    for op in same:
+        net.op(op.name, op.inputs, net.tensors[source], op.options)
 
 
 def constants(net: Net, source: int) -> None:
@@ -303,7 +312,7 @@ def constants(net: Net, source: int) -> None:
 
 LAYERS = (
     *(convolution, padded_convolution, pool, dense, join, activate, then_activate),
-    *(view, image, concatenate, average, softmax, requantize, constants),
+    *(view, image, concatenate, average, softmax, requantize, again, constants),
 )
 OF_IMAGES = {convolution, padded_convolution, pool}
 
