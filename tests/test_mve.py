@@ -63,7 +63,15 @@ def windows() -> dict[str, Graph]:
 
 
 def depthwise_windows() -> dict[str, Graph]:
-    return test_dsp_depthwise.networks()
+    """Also images that are high, odd, or have more channels than strips take at a time."""
+    made = test_dsp_depthwise.networks()
+    for height, width in ((25, 5), (2, 2), (2, 7), (9, 3), (3, 9), (70, 5), (40, 5)):
+        for depth, stride in ((8, 1), (37, 1), (9, 2)):
+            strides = (stride, stride)
+            made[f"d{height}x{width}x{depth}"] = depthwise((height, width, depth), stride=strides)
+    made["squares"] = depthwise((7, 7, 9), (2, 2), batch=2)
+    made["limits"] = depthwise((9, 30, 5), zero_points=(3, 4))
+    return made
 
 
 def columns() -> dict[str, Graph]:
@@ -141,7 +149,8 @@ def overlapping(graph: Graph, less: int = 0) -> Plan:
     (step,) = made.steps
     assert step.variant == "mve"
     scratch = sum(arg.bytes for arg in step.kernel.args if isinstance(arg, Scratch))
-    distance = step.kernel.overlap[0] - less
+    apart = graph.at(graph.outputs[0]).bytes  # what a kernel that claims nothing needs
+    distance = 0 if 0 in step.kernel.in_place else step.kernel.overlap.get(0, apart) - less
     bottom = -(-scratch // 8) * 8
     sizes = {node: made.graph.at(node).bytes for node in (graph.inputs[0], graph.outputs[0])}
     offsets = {graph.outputs[0]: bottom, graph.inputs[0]: bottom + distance}
@@ -168,6 +177,9 @@ def overlaps() -> dict[str, Graph]:
         for batch in (1, 2):
             strides = (stride, stride)
             made[f"d{stride}{batch}"] = depthwise((9, 8, 5), stride=strides, batch=batch)
+    made["wide"] = depthwise((5, 70, 19))
+    made["high"] = depthwise((70, 5, 19))
+    made["high_strided"] = depthwise((71, 5, 4), stride=(2, 2))
     made["padded"] = depthwise((4, 4, 8), (2, 2), pads=test_dsp_depthwise.PADDED)
     return made
 

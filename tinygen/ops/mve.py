@@ -7,7 +7,7 @@ by vectors of four sums.  See ``docs/kernels.md``.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,9 @@ LANES = 16
 
 BLOCK = 32
 """Pixels that a kernel with few inputs a pixel takes at a time."""
+
+STRIP_BYTES = 2048
+"""Scratch memory for strips of some channels at a time."""
 
 MAX_CHANNELS = 1 << 15
 """Channels stay below, so that offsets of scattered bytes fit 16 bits."""
@@ -151,21 +154,138 @@ def row_cycles(conv: Convolution, depth: int, pixels: int) -> int:
     return row_bound(conv, depth, pixels) * 3 // 2 + 12 * pixels * conv.channels // 8
 
 
+@dataclass(frozen=True)
+class _Strips:
+    """How ``depthwise_conv2d/mve.c.j2`` computes ``conv``.
+
+    ``turned``: its rows are the model's columns.  ``tall``: two rows of outputs at a time.
+    ``paired``: a vector holds two windows of a row.
+    """
+
+    conv: Convolution
+    turned: bool
+    tall: bool
+
+    @property
+    def slots(self) -> int:
+        """Rows that a strip holds."""
+        return self.conv.window.kernel[0] + self.tall * self.conv.window.stride[0]
+
+    @property
+    def step(self) -> int:
+        """Bytes from one window to the next."""
+        return self.slots * self.conv.window.stride[1]
+
+    @property
+    def paired(self) -> bool:
+        return self.slots * self.conv.window.kernel[1] + self.step <= LANES
+
+    @property
+    def size(self) -> int:
+        """Bytes of a channel's strip."""
+        window = self.conv.window
+        columns = (self.conv.output[2] - 1) * window.stride[1] + window.kernel[1]
+        return self.slots * columns
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a channel's outputs may take the places of its inputs: rows are in the strips
+        before outputs are written there."""
+        conv = self.conv
+        return conv.image == conv.output and conv.window.stride == (1, 1)
+
+    @property
+    def block(self) -> int:
+        """Channels at a time: few, unless outputs are to follow inputs closely."""
+        few = max(STRIP_BYTES // self.size // 8, 1) * 8
+        return few if self.in_place or self.turned else self.conv.channels
+
+    @property
+    def possible(self) -> bool:
+        _, rows, columns, _ = self.conv.output
+        if self.tall and (min(rows, columns) < 2 or not self.paired or not self._saturates):
+            return False
+        taps = self.slots * self.conv.window.kernel[1]
+        return taps <= LANES and 8 * self.size < 1 << 16 and 2 * self.step <= 127
+
+    @property
+    def _saturates(self) -> bool:
+        return scale_params(self.conv.scaling)["saturate"]
+
+    @property
+    def instructions(self) -> int:
+        """Transposing rows, turning weights, windows and their requantization."""
+        batch, height, width, depth = self.conv.image
+        _, rows, columns, _ = self.conv.output
+        copied = batch * height * (-(-depth // 8)) * (8 + 5 * width)
+        group = 15 + 2 * bool(scale_params(self.conv.scaling)["away"])
+        if self.tall:
+            return copied + batch * -(-rows // 2) * depth * (30 + -(-columns // 2) * group)
+        group += 2 if self.paired else 4
+        return copied + batch * rows * depth * (24 + -(-columns // 4) * group)
+
+    @property
+    def turns(self) -> tuple[list[list[int]], list[list[int]]]:
+        """By the place of a strip's oldest row: offsets of a window's weights by byte of a vector,
+        and which bytes are taps; those of the window below follow."""
+        height, width = self.conv.window.kernel
+        offsets, masks = [], []
+        for oldest in range(self.slots):
+            of_rows, mask_of_rows = [], []
+            for first in range(
+                0, self.tall * self.conv.window.stride[0] + 1, self.conv.window.stride[0]
+            ):
+                rows = [(slot - oldest) % self.slots - first for slot in range(self.slots)]
+                taps = [
+                    column * height + row if 0 <= row < height else -1
+                    for column in range(width)
+                    for row in rows
+                ]
+                mask_of_rows.append(sum(1 << i for i, tap in enumerate(taps) if tap >= 0))
+                of_rows += ([max(tap, 0) for tap in taps] + [0] * LANES)[:LANES]
+            offsets.append(of_rows)
+            masks.append(mask_of_rows)
+        return offsets, masks
+
+    @property
+    def overlap(self) -> dict[int, int]:
+        """Every input row is read once, before the first output row that needs it is written."""
+        if self.turned or self.block < self.conv.channels:
+            return {}
+        batch, height, width, depth = self.conv.image
+        _, rows, columns, channels = self.conv.output
+        stride, worst = self.conv.window.stride[0], 0
+        for image in range(batch):
+            for first in range(0, rows, 1 + self.tall):
+                last = min(first + self.tall, rows - 1)
+                following = max(last * stride + self.conv.window.kernel[0], (last + 1) * stride)
+                read = min(max(following - self.conv.pads.top, 0), height)
+                read = height if last + 1 == rows else read
+                written = (image * rows + last + 1) * columns * channels
+                worst = max(worst, written - (image * height + read) * width * depth)
+        return {0: worst}
+
+
+def _strips(conv: Convolution) -> _Strips | None:
+    """The way with the fewest instructions, rows and columns exchanged where it saves some."""
+    ways = [
+        _Strips(way, turned, tall)
+        for way, turned in ((_across(conv), False), (_exchanged(conv), True))
+        for tall in (False, True)
+    ]
+    possible = [way for way in ways if way.possible]
+    return min(
+        possible, key=lambda way: way.instructions * (1.05 if way.turned else 1), default=None
+    )
+
+
 def depthwise(conv: Convolution) -> Kernel | None:
-    """Strips of a few rows a channel, a vector holding a window or two: at most 16 taps."""
-    conv = _across(conv)
-    taps = conv.taps.shape[1]
-    height, width = conv.window.kernel
+    """Strips of a few rows a channel, a vector holding one, two or four windows."""
     if not conv.depthwise or conv.depth != conv.channels or conv.window.dilation != (1, 1):
         return None
-    if taps > LANES or not conv.scaling.fast:
+    way = _strips(conv)
+    if way is None or not conv.scaling.fast:
         return None
-    step = height * conv.window.stride[1]
-    columns = (conv.output[2] - 1) * conv.window.stride[1] + width
-    size = height * columns
-    if 8 * size >= 1 << 16 or 2 * step > 127:
-        return None
-    paired = taps + step <= LANES
     scaling = conv.scaling
     mantissas = [m.mantissa for m in scaling.multipliers]
     shifts = [m.shift for m in scaling.multipliers]
@@ -177,32 +297,41 @@ def depthwise(conv: Convolution) -> Kernel | None:
         )
     params = scale_params(scaling)
     limits = () if params["saturate"] else (scaling.low, scaling.high)
+    used, step = way.conv, way.step
+    height, width = used.window.kernel
+    _, _, columns, channels = used.output
     # By channel, each column by column, as the strips are.
-    weights = conv.filters.reshape(conv.channels, height, width).transpose(0, 2, 1).reshape(-1)
+    weights = used.filters.reshape(channels, height, width).transpose(0, 2, 1).reshape(-1)
+    pitches = (used.image[2] * channels, channels, columns * channels, channels)
+    if way.turned:
+        pitches = (channels, used.image[1] * channels, channels, used.output[1] * channels)
+    turns, masks = way.turns
     return Kernel(
-        name=f"depthwise_{height}x{width}_mve",
+        name=f"depthwise_{height}x{width}_mve{'_tall' if way.tall else ''}",
         template="depthwise_conv2d/mve.c.j2",
         params={
-            "kernel": conv.window.kernel,
-            "stride": conv.window.stride,
-            "taps": taps,
-            "ragged": conv.channels % 8 > 0,
-            "paired": paired,
-            "pair_step": 2 * step if paired else step,
-            "turns": _turns(conv.window.kernel, step if paired else None),
-            "mask": hex((1 << taps) - 1),
-            "mask_next": hex(((1 << taps) - 1) << step),
+            "kernel": used.window.kernel,
+            "stride": used.window.stride,
+            "taps": height * width,
+            "ragged": channels % 8 > 0,
+            "tall": way.tall,
+            "paired": way.paired,
+            "pair_step": 2 * step if way.paired else step,
+            "turns": turns,
+            "masks": masks,
+            "shifts": _shifts(step) if way.paired else [],
             **params,
         },
         args=(
             Input(0),
             Output(0),
-            Scratch(conv.channels * size + 4 * step + LANES),
-            *conv.image,
-            conv.output[1],
-            conv.output[2],
-            conv.pads.top,
-            conv.pads.left,
+            Scratch(min(way.block, channels) * way.size + 4 * step + LANES),
+            *used.image,
+            way.block,
+            *used.output[1:3],
+            used.pads.top,
+            used.pads.left,
+            *pitches,
             Const("weights", weights),
             Const("start", wrap32(conv.folded_bias).astype(np.int32)),
             conv.zero_point,
@@ -211,9 +340,32 @@ def depthwise(conv: Convolution) -> Kernel | None:
             *limits,
         ),
         helpers=("activate", "mve", "requantize_right"),
-        overlap={0: _row_overlap(conv)},
-        cycles=_depthwise_cost(conv, paired) * 3 // 2,
-        bound=_depthwise_cost(conv, paired),
+        in_place=(0,) if way.in_place else (),
+        overlap=way.overlap,
+        cycles=way.instructions * 3 // 2,
+        bound=way.instructions,
+    )
+
+
+def _shifts(step: int) -> list[int]:
+    """Shifts to the left, of at most 32 bits each, by ``step`` bytes."""
+    return [8 * min(step - done, 4) for done in range(0, step, 4)]
+
+
+def _exchanged(conv: Convolution) -> Convolution:
+    """``conv`` with rows and columns exchanged; its images lie in memory column by column."""
+    (batch, height, width, depth), (_, rows, columns, channels) = conv.image, conv.output
+    window, pads = conv.window, conv.pads
+    across = Pads(pads.left, pads.right, pads.top, pads.bottom)
+    return replace(
+        conv,
+        image=(batch, width, height, depth),
+        output=(batch, columns, rows, channels),
+        filters=conv.filters.transpose(0, 2, 1, 3),
+        window=Window(
+            window.kernel[::-1], window.stride[::-1], window.dilation[::-1], "EXPLICIT", across
+        ),
+        pads=across,
     )
 
 
@@ -223,66 +375,7 @@ def _across(conv: Convolution) -> Convolution:
     pads, window = conv.pads, conv.window
     if conv.image[2] > 1 or conv.output[2] > 1 or window.kernel[1] > 1 or pads.left or pads.right:
         return conv
-    (batch, height, _, depth), (_, rows, _, channels) = conv.image, conv.output
-    across = Pads(left=pads.top, right=pads.bottom)
-    return replace(
-        conv,
-        image=(batch, 1, height, depth),
-        output=(batch, 1, rows, channels),
-        filters=conv.filters.transpose(0, 2, 1, 3),
-        window=Window(
-            (1, window.kernel[0]),
-            (1, window.stride[0]),
-            (1, window.dilation[0]),
-            "EXPLICIT",
-            across,
-        ),
-        pads=across,
-    )
-
-
-def _turns(kernel: tuple[int, int], next_window: int | None) -> list[list[int]]:
-    """For each place of the oldest row, offsets of a window's weights by byte of a vector.
-
-    After 16 of the window at byte 0 come 16 of one at byte ``next_window``, if there is one.
-    """
-    height, width = kernel
-    found = []
-    for oldest in range(height):
-        order = [
-            column * height + (place - oldest) % height
-            for column in range(width)
-            for place in range(height)
-        ]
-        first = (order + [0] * LANES)[:LANES]
-        second = [] if next_window is None else ([0] * next_window + first)[:LANES]
-        found.append(first + second)
-    return found
-
-
-def _row_overlap(conv: Convolution) -> int:
-    """How far below its input an output may begin when every input row is read once, as late as
-    the output row that needs it first."""
-    batch, height, width, depth = conv.image
-    _, rows, columns, channels = conv.output
-    stride, extent = conv.window.stride[0], conv.window.kernel[0]
-    worst = 0
-    for image in range(batch):
-        for y in range(rows):
-            following = max(y * stride + extent, (y + 1) * stride) - conv.pads.top
-            read = height if y + 1 == rows else min(max(following, 0), height)
-            written = (image * rows + y + 1) * columns * channels
-            worst = max(worst, written - (image * height + read) * width * depth)
-    return worst
-
-
-def _depthwise_cost(conv: Convolution, paired: bool) -> int:
-    """Instructions of ``depthwise_conv2d/mve.c.j2``: transposing rows, windows, requantization."""
-    batch, height, width, depth = conv.image
-    rows, columns = conv.output[1:3]
-    copied = batch * height * (-(-depth // 8)) * (8 + 5 * width)
-    group = (15 if paired else 17) + 2 * bool(scale_params(conv.scaling)["away"]) + 2
-    return copied + batch * rows * depth * (24 + -(-columns // 4) * group)
+    return _exchanged(conv)
 
 
 def conv2d(conv: Convolution) -> Kernel | None:
