@@ -461,6 +461,13 @@ def test_channels_are_filled_up_with_empty_ones(tmp_path: Path) -> None:
     same_results(graph, after, tmp_path)
 
 
+def test_cores_with_vectors_get_channels_in_fours() -> None:
+    graph = conv(dead(convolution((7, 7, 3), (12, 3, 3)), slice(0, 7), ELSEWHERE), 3, 1)
+    for features, channels in ((frozenset(), 5), (DSP, 8), (frozenset({"mve"}), 8)):
+        after = passes.run(graph, features)
+        assert after.output(after.nodes[0]).shape[-1] == channels
+
+
 def test_a_network_of_dead_channels_alone_still_runs(tmp_path: Path) -> None:
     graph = conv(dead(convolution((7, 7, 3), (5, 3, 3)), slice(0, 5), ELSEWHERE), 3, 1)
     assert dropped(graph, tmp_path) == [1, 3]

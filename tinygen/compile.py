@@ -123,7 +123,7 @@ def compile_model(
     and :class:`FitError` when no plan meets the goal's RAM limit.
     """
     graph = importers.load(path)
-    planned = plan_for(passes.run(graph), board, goal or Goal())
+    planned = plan_for(passes.run(graph, board.features), board, goal or Goal())
     return Compiled(_c_name(name, path), graph, planned, path.read_bytes())
 
 

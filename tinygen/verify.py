@@ -123,7 +123,9 @@ def check(
     ``traced`` starts the firmware that names a diverging layer; it may run in another place.
     """
     deep = on == HOST
-    rewritten = passes.run(graph) if manifest.engine == "aot" else graph
+    rewritten = graph
+    if manifest.engine == "aot":
+        rewritten = passes.run(graph, boards.load(manifest.board).features)
     different: dict[str, int] = {}
     compared = layers = 0
     diverging = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygen.graph import Graph
-from tinygen.passes.drop_channels import drop_channels
+from tinygen.passes.drop_channels import drop_channels, multiple_for
 from tinygen.passes.drop_dead import drop_dead
 from tinygen.passes.drop_identities import drop_identities
 from tinygen.passes.fold_channels import fold_channels
@@ -33,9 +33,15 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 )
 
 
-def run(graph: Graph) -> Graph:
-    """``graph`` after every pass, checked after each."""
+def run(graph: Graph, features: frozenset[str] = frozenset()) -> Graph:
+    """``graph`` after every pass, checked after each.
+
+    ``features`` are the core's: they decide how many channels are left.
+    """
     for rewrite in PASSES:
-        graph = rewrite(graph)
+        if rewrite is drop_channels:
+            graph = drop_channels(graph, multiple_for(features))
+        else:
+            graph = rewrite(graph)
         graph.check()
     return graph

@@ -29,9 +29,9 @@ from tinygen.passes.known import Mask
 
 Slots = npt.NDArray[np.int64]
 
-MULTIPLE = 4
-"""Channels are dropped down to a multiple of this, the filters of the rest being all zero: kernels
-read and multiply four values at a time."""
+VECTOR_MULTIPLE = 4
+"""Channels are dropped down to a multiple of this where kernels take several values at a time; the
+filters of the rest become zero.  What that costs in weights it saves in code for remainders."""
 
 _CHANNELWISE = known.BYTEWISE | known.POOLS | {dequantize.OP.name}
 
@@ -101,7 +101,7 @@ class _Channels:
         return {t: (self._kept[slots], self._needed[slots]) for t, slots in self._slots.items()}
 
 
-def drop_channels(graph: Graph, multiple: int = MULTIPLE) -> Graph:
+def drop_channels(graph: Graph, multiple: int = 1) -> Graph:
     """``graph`` without channels that nothing reads, down to a multiple of ``multiple`` each.
 
     What goes in and out keeps its shape.
@@ -121,6 +121,11 @@ def drop_channels(graph: Graph, multiple: int = MULTIPLE) -> Graph:
     channels.fill(multiple)
     masks = channels.masks()
     return graph if all(kept.all() for kept, _ in masks.values()) else _without(graph, masks)
+
+
+def multiple_for(features: frozenset[str]) -> int:
+    """What channels should be a multiple of on a core with ``features``."""
+    return VECTOR_MULTIPLE if features & {"dsp", "mve"} else 1
 
 
 def _joined(graph: Graph, node: Node, channels: _Channels) -> bool:
