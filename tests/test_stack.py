@@ -26,6 +26,13 @@ def test_covers_the_deepest_chain(tmp_path: Path) -> None:
     assert 356 <= found < 1000
 
 
+def test_functions_in_assembly_are_counted() -> None:
+    assert stack.frames("m.c:1:45:f\t0\tstatic\nm.c:2:6:g\t8\tstatic\n") == {
+        "f": stack.ASSEMBLY,
+        "g": 8,
+    }
+
+
 def test_nothing_known(tmp_path: Path) -> None:
     assert stack.of_build(tmp_path, "m") is None
     assert stack.estimate({"other": 8}, "m") is None

@@ -9,11 +9,14 @@ from pathlib import Path
 CALL_DEPTH = 2
 """Functions below ``<name>_run`` that can be active at once: a kernel and a helper it calls."""
 
+ASSEMBLY = 72
+"""The most that a function written in assembly takes, of which the compiler says 0 bytes."""
+
 
 def frames(usage: str) -> dict[str, int]:
     """Bytes of stack by function, from the text of a ``.su`` file (GCC's ``-fstack-usage``)."""
     found = re.findall(r":(\w+)\t(\d+)\t", usage)
-    return {name: int(size) for name, size in found}
+    return {name: int(size) or ASSEMBLY for name, size in found}
 
 
 def estimate(sizes: Mapping[str, int], name: str) -> int | None:
