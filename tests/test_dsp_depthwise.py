@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import emulated_c
 import numpy as np
 import pytest
 from graphs import HASH, activation, constant, random_inputs
 from host_c import HostModels
 
-from tinygen import plan, reference
+from tinygen import boards, plan, reference
 from tinygen.graph import Graph, Node
-from tinygen.ops import conv2d, depthwise_conv2d
+from tinygen.ops import conv2d, depthwise_conv2d, dsp_depthwise
 from tinygen.ops.common import Pads
 from tinygen.ops.dsp import FEATURES as DSP
+from tinygen.ops.rescale import accumulator_range
 
 PADDED = Pads(5, 4, 6, 7)
 
@@ -129,3 +131,75 @@ def test_limits_within_int8(limits: str, tmp_path: Path) -> None:
         "l.tflite", HASH,
     )  # fmt: skip
     check({"limited": limited}, tmp_path)
+
+
+def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
+    """Every second shape that gets planes, and the large ones: the twin above is not what runs."""
+    graphs = [g for g in networks().values() if "3x3" in chosen(g)]
+    large = [g for g in graphs if g.at(0).elements > 3000]
+    graphs = [g for g in graphs if g.at(0).elements <= 3000][::2] + large
+    assert len(large) >= 4 and len(graphs) > 30
+    given = [random_inputs(graph, 7) for graph in graphs]
+    found = emulated_c.run(boards.load("qemu_m4"), graphs, given, tmp_path)
+    for graph, inputs, outputs in zip(graphs, given, found, strict=True):
+        assert np.array_equal(outputs[0], reference.run(graph, inputs)[0]), graph
+
+
+def chosen(graph: Graph) -> str:
+    return plan.make(graph, DSP).steps[0].kernel.name
+
+
+def test_planes_are_what_common_layers_get() -> None:
+    for stride in ((1, 1), (2, 2), (2, 1)):
+        graph = depthwise((12, 12, 8), stride=stride)
+        assert chosen(graph) == f"depthwise_3x3_step{stride[1]}_dsp"
+    assert "3x3" not in chosen(depthwise((12, 12, 8), (4, 4)))
+    assert "3x3" not in chosen(depthwise((12, 12, 8), stride=(3, 3)))
+
+
+def test_rows_run_along_the_longer_side() -> None:
+    steps = [plan.make(depthwise(size), DSP).steps[0] for size in ((25, 5, 4), (5, 25, 4))]
+    assert steps[0].kernel.cycles == steps[1].kernel.cycles
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_outputs_take_their_inputs_memory(stride: tuple[int, int], tmp_path: Path) -> None:
+    """Banded layers too, and turned ones: the plan lays one over the other."""
+    graphs = {
+        "banded": depthwise((48, 48, 4), stride=stride),
+        "turned": depthwise((60, 31, 4), stride=stride),
+        "small": depthwise((6, 7, 5), stride=stride),
+    }
+    for graph in graphs.values():
+        made = plan.make(graph, DSP)
+        step = made.steps[0]
+        assert step.kernel.in_place == (0,)
+        assert made.offsets[graph.inputs[0]] == made.offsets[graph.outputs[0]]
+        assert made.arena_bytes < graph.at(graph.inputs[0]).bytes + step.kernel.scratch + 16
+    check(graphs, tmp_path)
+
+
+def test_larger_outputs_do_not_take_their_inputs_memory() -> None:
+    conv = depthwise_conv2d.convolution
+    padded = depthwise((20, 20, 4), pads=PADDED)
+    kernel = dsp_depthwise.planes(conv(padded, padded.nodes[0]))
+    assert kernel is not None and kernel.in_place == ()
+    several = depthwise((6, 6, 4), batch=2, stride=(2, 2))
+    kernel = dsp_depthwise.planes(conv(several, several.nodes[0]))
+    assert kernel is not None and kernel.in_place == ()
+
+
+def test_starts_hold_the_rounding_for_every_accumulator() -> None:
+    graph = depthwise((6, 6, 8))
+    conv = depthwise_conv2d.convolution(graph, graph.nodes[0])
+    kernel = dsp_depthwise.planes(conv)
+    assert kernel is not None
+    starts, multipliers = kernel.constants[1].data.reshape(-1, 2).T.astype(np.int64)
+    least, greatest = accumulator_range(conv.taps, conv.zero_point, conv.bias)
+    for channel in range(conv.channels):
+        acc = np.arange(least[channel], greatest[channel] + 1)
+        want = conv.scaling.apply(np.stack([acc] * conv.channels, axis=-1))[..., channel]
+        scaled = 256 * (acc - conv.folded_bias[channel]) + starts[channel]
+        assert np.abs(scaled).max() < 1 << 31
+        made = ((scaled * multipliers[channel]) >> 32) >> int(kernel.params["shift"])
+        assert np.array_equal(np.clip(made, -128, 127), want)

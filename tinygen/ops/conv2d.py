@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Int64Array, exact_matmul, wrap32
-from tinygen.ops import dsp, mve, portable, scalar
+from tinygen.ops import dsp, dsp_depthwise, mve, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -198,6 +198,7 @@ OP = Op(
             ("dsp", dsp.dense, dsp.FEATURES),
             ("dsp", dsp.dense_row, dsp.FEATURES),
             ("dsp", dsp.conv2d, dsp.FEATURES),
+            ("dsp", dsp_depthwise.planes, dsp.FEATURES),
             *scalar.DENSE,
             *scalar.CONV2D,
             ("portable", portable.dense, portable.FEATURES),

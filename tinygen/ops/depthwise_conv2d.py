@@ -124,7 +124,9 @@ def planes(graph: Graph, node: Node) -> Kernel | None:
         (dsp_depthwise.pitch(graph.output(n).shape[2], n.attrs.stride[1]) for n in layers),
         default=0,
     )
-    return dsp_depthwise.planes(convolution(graph, node), pitch)
+    largest = max(graph.at(n.outputs[0]).bytes for n in graph.nodes)
+    spare = largest - graph.required(node, 0).bytes - graph.output(node).bytes
+    return dsp_depthwise.planes(convolution(graph, node), pitch, spare)
 
 
 def geometry(graph: Graph, node: Node) -> bool:

@@ -34,7 +34,7 @@ NEVER = 1 << 62
 SCRATCH = 2560
 """Bytes that planes may take whatever the layer."""
 
-__all__ = ["FEATURES", "planes", "quads"]
+__all__ = ["FEATURES", "pitch", "planes", "quads"]
 
 
 def quads(conv: Convolution) -> Kernel | None:
@@ -196,21 +196,22 @@ def pitch(columns: int, stride: int) -> int:
     return 64 if columns <= (WIDEST[stride > 1] - 3) // 2 else 128
 
 
-def planes(conv: Convolution, least: int = 0) -> Kernel | None:
+def planes(conv: Convolution, least: int = 0, spare: int = 0) -> Kernel | None:
     """Windows of at most 3x3, planes of one or two channels at a time.
 
     ``least`` bytes are from row to row, or more: kernels of one distance are one function.
+    ``spare`` bytes of scratch memory cost nothing, other layers needing more than this one.
     """
     if conv.groups != conv.depth:
         return None
     taps = _nine_taps(conv)
-    layouts = [made for turned in (False, True) if (made := _layout(conv, turned, least))]
+    layouts = [made for turned in (False, True) if (made := _layout(conv, turned, least, spare))]
     if taps is None or not layouts:
         return None
     scaling = _folded(conv)
     if scaling is None:
         return None
-    layout = min(layouts, key=lambda found: found.cycles + found.filling)
+    layout = min(layouts, key=lambda a: (not _in_place(conv, a), a.cycles + a.filling))
     shape = _planes_shape(conv, layout)
     if max(shape) > INT16_MAX:
         return None
@@ -299,7 +300,7 @@ def _fold(
     return int(trial[best]), int(offset[best])
 
 
-def _layout(conv: Convolution, turned: bool, least: int) -> Layout | None:
+def _layout(conv: Convolution, turned: bool, least: int, spare: int = 0) -> Layout | None:
     """Planes for ``conv``; None when neighbouring outputs are neither one nor two columns apart."""
     window, pads = conv.window, (conv.pads.top, conv.pads.left)
     pairs = [conv.image[1:3], conv.output[1:3], window.stride, pads]
@@ -312,7 +313,8 @@ def _layout(conv: Convolution, turned: bool, least: int) -> Layout | None:
     block += block % 2 if blocks > 1 and stride[1] == 1 else 0
     least = max(least, pitch(block, stride[1]))
     count = 2 if conv.depth > 1 else 1
-    band = max((SCRATCH // (count * least) - 3) // stride[0] + 1, 2)
+    tall = max(SCRATCH, spare - least) // (count * least)
+    band = max((tall - 3) // stride[0] + 1, 2)
     band = max(-(-rows // -(-rows // band)), min(rows, 2))
     return Layout(image, output, stride, before, turned, least, band, block, count)
 
