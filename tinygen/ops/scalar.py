@@ -23,14 +23,30 @@ from tinygen.ops.rescale_split import solve_split
 
 
 @dataclass(frozen=True)
+class Costs:
+    """Instructions, or cycles on Arm's cores, measured: of a product in a block of four pixels, of
+    one of a pixel alone, of an output, of an input that is laid out; and in depthwise convolutions
+    of a product, an output, a row of a channel, and an input that is copied.
+
+    ``slow`` is how much longer portable kernels take on the core than they say: expectations are
+    divided by it, so that the planner compares like with like."""
+
+    product: float
+    alone: float
+    output: float
+    gather: float
+    depthwise: tuple[float, float, int, float]
+    slow: float = 1
+
+
+@dataclass(frozen=True)
 class Isa:
     """How one instruction set's kernels work.
 
     ``sample`` is the C type of values laid out in scratch memory, times ``factor``; ``channels``
     are computed at a time.  ``high`` says that there is an instruction for the upper word of a
     64-bit product; ``unsigned`` that bytes load unsigned alone, so that weights lie 128 higher.
-    ``costs`` are instructions (cycles on Arm's cores) of a product in a full block, of one of a
-    single pixel, and of an output.
+    ``bound`` are the instructions that a product, an output and an input need, counted by hand.
     """
 
     name: str
@@ -39,7 +55,8 @@ class Isa:
     channels: int
     high: bool
     unsigned: bool
-    costs: tuple[float, float, float]
+    costs: Costs
+    bound: tuple[float, float, float]
 
     @property
     def features(self) -> frozenset[str]:
@@ -58,10 +75,46 @@ class Isa:
         return (weights ^ -128).view(np.uint8) if self.unsigned else weights
 
 
-RV32M = Isa("rv32m", "int16_t", 256, 4, high=True, unsigned=False, costs=(2.7, 4.3, 14))
-ARMV7M = Isa("armv7m", "int16_t", 256, 2, high=True, unsigned=False, costs=(3.2, 6, 16))
-ARMV6M = Isa("armv6m", "int32_t", 1, 1, high=False, unsigned=False, costs=(4.2, 10, 30))
-XTENSA = Isa("xtensa", "int16_t", 1, 2, high=False, unsigned=True, costs=(3, 6, 25))
+RV32M = Isa(
+    name="rv32m",
+    sample="int16_t",
+    factor=256,
+    channels=4,
+    high=True,
+    unsigned=False,
+    costs=Costs(2.6, 5, 24, 7, depthwise=(2.9, 9, 200, 5.5)),
+    bound=(2.5, 7, 3),
+)
+ARMV7M = Isa(
+    name="armv7m",
+    sample="int16_t",
+    factor=256,
+    channels=2,
+    high=True,
+    unsigned=False,
+    costs=Costs(3.6, 8, 32, 10, depthwise=(4, 14, 280, 9)),
+    bound=(1.75, 6, 3),
+)
+ARMV6M = Isa(
+    name="armv6m",
+    sample="int32_t",
+    factor=1,
+    channels=1,
+    high=False,
+    unsigned=False,
+    costs=Costs(4.4, 11, 60, 11, depthwise=(6.5, 35, 350, 9), slow=2),
+    bound=(2.75, 15, 2),
+)
+XTENSA = Isa(
+    name="xtensa",
+    sample="int16_t",
+    factor=1,
+    channels=2,
+    high=False,
+    unsigned=True,
+    costs=Costs(2.95, 7, 50, 9, depthwise=(3.9, 22, 250, 6.5), slow=1.5),
+    bound=(2.75, 14, 6),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +227,12 @@ def _matrix(
     taps = conv.taps.shape[1]
     image, output = conv.rows if what == "dense" else (conv.image, conv.output)
     per_image = output[1] * output[2]
-    single = per_image % 4 * output[0]
-    full, alone, finish = isa.costs
-    gather = 5 if what == "dense" else 8
+    # The last block of an image may be one pixel; two or three are computed as four.
+    single = output[0] if per_image % 4 == 1 else 0
+    blocks = output[0] * -(-(per_image - (per_image % 4 == 1)) // 4)
+    costs, outputs = isa.costs, conv.pixels * conv.channels
+    product, output_bound, input_bound = isa.bound
+    gather = costs.gather + (0 if what == "dense" else 3)
     return Kernel(
         name=f"{what}_{isa.name}_{chosen.kind}",
         template=template,
@@ -200,9 +256,14 @@ def _matrix(
         helpers=(*chosen.helpers, f"block_{isa.name}", f"scalar_{isa.name}_{chosen.kind}"),
         overlap={0: overlap(image, output, conv.window, 4, rereads=False)},
         cycles=int(
-            taps * conv.channels * (full * (conv.pixels - single) + alone * single)
-            + conv.pixels * (finish * conv.channels + gather * taps + 20)
+            (
+                taps * conv.channels * (4 * costs.product * blocks + costs.alone * single)
+                + costs.output * outputs
+                + conv.pixels * (gather * taps + 20)
+            )
+            / costs.slow
         ),
+        bound=int(product * conv.macs + output_bound * outputs + input_bound * conv.pixels * taps),
     )
 
 
@@ -234,7 +295,10 @@ def depthwise(isa: Isa) -> Lower:
             dtype=np.int32,
         )
         shape = f"{kernel_rows}x{kernel_columns}_stride{step_x}_by{tile}"
-        products = -(-columns // tile) * tile * rows * batch * conv.channels
+        outputs, copied = conv.pixels * conv.channels, min(height, rows * step_y) * width * depth
+        computed = -(-columns // tile) * tile * rows * batch * conv.channels
+        product, finish, row, copy = isa.costs.depthwise
+        product_bound, output_bound, input_bound = isa.bound
         return Kernel(
             name=f"depthwise_{shape}_{isa.name}_{chosen.kind}",
             template="depthwise_conv2d/scalar.c.j2",
@@ -260,9 +324,17 @@ def depthwise(isa: Isa) -> Lower:
             helpers=chosen.helpers,
             in_place=(0,) if multiplier == 1 and _behind(conv) else (),
             cycles=int(
-                (isa.costs[0] + 0.5) * products * conv.taps.shape[1]
-                + conv.pixels * conv.channels * isa.costs[2]
-                + 8 * batch * min(height, rows * step_y) * width * depth
+                (
+                    computed * (product * conv.taps.shape[1] + finish)
+                    + row * rows * batch * conv.channels
+                    + copy * batch * copied
+                )
+                / isa.costs.slow
+            ),
+            bound=int(
+                product_bound * outputs * conv.taps.shape[1]
+                + output_bound * outputs
+                + input_bound * batch * copied
             ),
         )
 
@@ -287,6 +359,7 @@ def _behind(conv: Convolution) -> bool:
 
 ISAS = (RV32M, ARMV7M, ARMV6M, XTENSA)
 DENSE = tuple((isa.name, dense(isa), isa.features) for isa in ISAS)
-CONV2D = tuple((isa.name, conv2d(isa), isa.features) for isa in ISAS)
 DEPTHWISE = tuple((isa.name, depthwise(isa), isa.features) for isa in ISAS)
+# A convolution of one input channel is a depthwise one, too.
+CONV2D = (*((isa.name, conv2d(isa), isa.features) for isa in ISAS), *DEPTHWISE)
 """Ways for :func:`tinygen.ops.convolution.variants`."""
