@@ -220,7 +220,7 @@ class _Strips:
         copied = batch * height * (-(-depth // 8)) * (8 + 5 * width)
         group = 15 + 2 * bool(scale_params(self.conv.scaling)["away"])
         if self.tall:
-            return copied + batch * -(-rows // 2) * depth * (30 + -(-columns // 2) * group)
+            return copied + batch * -(-rows // 2) * depth * (36 + -(-columns // 2) * group)
         group += 2 if self.paired else 4
         return copied + batch * rows * depth * (24 + -(-columns // 4) * group)
 
