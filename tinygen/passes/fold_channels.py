@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node, Tensor
-from tinygen.numerics import Int64Array, wrap32
+from tinygen.numerics import Int64Array, exact_matmul, wrap32
 from tinygen.ops import conv2d, depthwise_conv2d
 from tinygen.passes import known, narrow
 from tinygen.passes.known import Mask, Taps, Values
@@ -57,8 +57,11 @@ def _folded(graph: Graph, position: int, node: Node, found: dict[int, Values]) -
 def _fold_inputs(taps: Taps, given: Values, weights: Int64Array, bias: Int64Array) -> None:
     """Fold even known inputs into ``bias``, zeroing their ``weights``, where no window differs."""
     (even,) = np.nonzero(given.even & weights.any(axis=(0, 1)))
+    if not even.size:
+        return
     products = weights[:, :, even] * (given.low[even] - taps.zero_point)
-    sums = np.tensordot(taps.seen.astype(np.int64), products, axes=1)  # windows, outputs, inputs
+    sums = exact_matmul(taps.seen, products.reshape(len(products), -1))
+    sums = sums.reshape(-1, *products.shape[1:])  # windows, outputs, inputs
     same: Mask = (sums == sums[:1]).all(axis=0)
     bias += np.where(same, sums[0], 0).sum(axis=1)
     weights[:, :, even] = np.where(same, 0, weights[:, :, even])

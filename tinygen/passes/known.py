@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinygen.graph import ABSENT, Array, Graph, Node
-from tinygen.numerics import INT32_MAX, Int64Array, requantize, wrap32
+from tinygen.numerics import INT32_MAX, Int64Array, exact_matmul, requantize, wrap32
 from tinygen.ops import (
     BY_NAME,
     concatenation,
@@ -33,7 +33,7 @@ from tinygen.ops.common import Requant, Window, activation_limits, bias_of, is_i
 from tinygen.passes import narrow
 
 LOW, HIGH = -128, 127
-MAX_CLASSES = 1024
+MAX_CLASSES = 256
 """Most kinds of windows (by which taps fall outside the image) that are told apart."""
 
 Mask = npt.NDArray[np.bool_]
@@ -289,8 +289,8 @@ class Taps:
         if self.weights.shape[2] == 1:
             products = self.weights[:, :, 0] * given
         else:
-            products = self.weights @ given
-        return self.seen.astype(np.int64) @ products
+            products = exact_matmul(self.weights, given)
+        return exact_matmul(self.seen, products)
 
 
 def layer_input(graph: Graph, node: Node, values: Values) -> Values:
