@@ -105,7 +105,7 @@ def show(result: Bench, console: Console, why: bool = False) -> None:
 def _row(index: int, layer: LayerCost) -> tuple[object, ...]:
     return (
         index,
-        layer.op,
+        layer.op if "+" not in layer.op else f"{layer.op.count('+') + 1} layers by rows",
         layer.kernel,
         layer.variant,
         layer.macs,
