@@ -345,7 +345,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
 def _gathering(conv: Convolution, quads: int) -> int:
     """Cycles for the windows of four pixels."""
     rows, run = conv.window.kernel[0], conv.window.kernel[1] * conv.depth
-    inside = 150 + 50 * rows + 26 * quads + 30 * rows * (run % 4)
+    inside = 150 + 50 * rows + 26 * quads + 20 * rows * (run % 4)
     copies = 200 + 4 * rows * (25 + 7 * run // 4)
     touched = sum(
         min(extent, -(-pad // stride)) / extent
