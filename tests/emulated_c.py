@@ -53,6 +53,7 @@ def run(
     graphs: Sequence[Graph],
     inputs: Sequence[Sequence[Array]],
     folder: Path,
+    optimize: Sequence[str] = ("-O2",),
 ) -> list[list[Array]]:
     """Outputs of each graph for its inputs, computed on the emulated core of ``board``."""
     names = [f"m{i}" for i in range(len(graphs))]
@@ -67,13 +68,15 @@ def run(
     runs = ", ".join(f"{{&{name}_model, {name}_inputs}}" for name in names)
     driver = folder / "driver.c"
     driver.write_text(_DRIVER % {"includes": "\n".join(includes), "runs": runs})
-    elf = build(board, [driver, *(folder / f"{name}.c" for name in names)], folder)
+    elf = build(board, [driver, *(folder / f"{name}.c" for name in names)], folder, optimize)
     finished = qemu.run(board, elf, timeout=SECONDS)
     assert finished.status == 0, finished
     return _outputs(graphs, finished.output)
 
 
-def build(board: Board, sources: Sequence[Path], folder: Path) -> Path:
+def build(
+    board: Board, sources: Sequence[Path], folder: Path, optimize: Sequence[str] = ("-O2",)
+) -> Path:
     """A program of ``sources`` and the board's port, without warnings."""
     system = board.system
     assert system is not None
@@ -82,7 +85,7 @@ def build(board: Board, sources: Sequence[Path], folder: Path) -> Path:
     symbols = project.board_manifest(board)["tinygen"]["symbols"]
     compiler = shutil.which(f"{system.compiler}gcc")
     assert compiler is not None, f"{system.compiler}gcc is not installed"
-    command = [compiler, *system.flags, "-O2", "-std=gnu99", *WARNINGS]
+    command = [compiler, *system.flags, *optimize, "-std=gnu99", *WARNINGS]
     command += ["-ffunction-sections", "-fdata-sections", f"-I{folder}"]
     command += [f"-DTINYGEN_CLOCK_HZ={board.clock_hz}UL", *(f"-D{d}" for d in system.defines)]
     command += [f"-I{path}" for path in (firmware / "runtime", port)]
