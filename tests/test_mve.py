@@ -16,7 +16,7 @@ from host_c import HostModels
 from test_dsp_depthwise import depthwise
 
 from tinygen import boards, plan, reference
-from tinygen.graph import Array, Graph, Node
+from tinygen.graph import Array, Graph, Node, Quant
 from tinygen.ops import conv2d, elementwise
 from tinygen.ops.base import Input, Scratch
 from tinygen.ops.mve import blocked
@@ -28,6 +28,13 @@ PIXEL = conv2d.Attrs(padding="VALID")
 
 def variants(graph: Graph) -> list[str]:
     return [step.variant for step in plan.make(graph, BOARD.features).steps]
+
+
+def with_one_scale(graph: Graph) -> Graph:
+    """``graph`` with its filter quantized as a whole."""
+    quant = graph.at(1).quant
+    assert quant is not None
+    return graph.with_tensor(1, quant=Quant(quant.scale[:1], (0,)))
 
 
 def products() -> dict[str, Graph]:
@@ -43,6 +50,9 @@ def products() -> dict[str, Graph]:
     limited = conv2d.Attrs(padding="VALID", activation="RELU_N1_TO_1")
     for depth in (7, 33):
         made[f"limited{depth}"] = convolution((1, 9, depth), (8, 1, 1), limited, seed=depth)
+        made[f"one{depth}"] = with_one_scale(made[f"limited{depth}"])
+        plain = convolution((1, 9, depth), (10, 1, 1), PIXEL, seed=depth)
+        made[f"plain{depth}"] = with_one_scale(plain)
     return made
 
 
@@ -69,6 +79,9 @@ def depthwise_windows() -> dict[str, Graph]:
         for depth, stride in ((8, 1), (37, 1), (9, 2)):
             strides = (stride, stride)
             made[f"d{height}x{width}x{depth}"] = depthwise((height, width, depth), stride=strides)
+    for stride in (1, 2):
+        plain = depthwise((9, 10, 5), stride=(stride, stride))
+        made[f"plain{stride}"] = with_one_scale(plain)
     made["squares"] = depthwise((7, 7, 9), (2, 2), batch=2)
     made["limits"] = depthwise((9, 30, 5), zero_points=(3, 4))
     return made
