@@ -86,6 +86,9 @@ def networks() -> dict[str, Graph]:
         add((16, 1, 8), (length, 1), padding="VALID")
         add((1, 17, 9), (1, length))
         add((16, 1, 4), (length, 1), stride=(2, 1))
+        add((1, 14, 3), (1, length), stride=(1, 3), zero_points=(5, 3))
+    add((11, 1, 3), (4, 1), batch=2, zero_points=(-128, 20))
+    add((9, 1, 2), (2, 1), pads=Pads(3, 2, 0, 0), stride=(2, 1), zero_points=(7, 20))
     add((13, 10, 1), (10, 8), stride=(2, 2), multiplier=8)
     add((13, 10, 3), (5, 5))
     add((6, 7, 6), (2, 4))
@@ -134,8 +137,9 @@ def test_limits_within_int8(limits: str, tmp_path: Path) -> None:
 
 
 def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
-    """Every second shape that gets planes, and the large ones: the twin above is not what runs."""
-    graphs = [g for g in networks().values() if "3x3" in chosen(g)]
+    """Every second shape, and the large ones: the twin above is not what runs."""
+    planned = ("3x3", "line")
+    graphs = [g for g in networks().values() if any(word in chosen(g) for word in planned)]
     large = [g for g in graphs if g.at(0).elements > 3000]
     graphs = [g for g in graphs if g.at(0).elements <= 3000][::2] + large
     assert len(large) >= 4 and len(graphs) > 30
@@ -155,6 +159,12 @@ def test_planes_are_what_common_layers_get() -> None:
         assert chosen(graph) == f"depthwise_3x3_step{stride[1]}_dsp"
     assert "3x3" not in chosen(depthwise((12, 12, 8), (4, 4)))
     assert "3x3" not in chosen(depthwise((12, 12, 8), stride=(3, 3)))
+
+
+def test_lines_are_what_images_of_one_row_or_column_get() -> None:
+    for image, kernel in (((24, 1, 8), (10, 1)), ((1, 24, 8), (1, 10))):
+        graph = depthwise(image, kernel, padding="VALID", zero_points=(-128, 3))
+        assert chosen(graph) == "depthwise_line_dsp"
 
 
 def test_rows_run_along_the_longer_side() -> None:

@@ -176,6 +176,7 @@ OP = Op(
             (
                 ("mve", mve.depthwise, mve.FEATURES),
                 ("mve", mve.conv2d, mve.FEATURES),
+                ("dsp", dsp_depthwise.line, dsp_depthwise.FEATURES),
                 ("dsp", dsp_depthwise.quads, dsp_depthwise.FEATURES),
                 *scalar.DEPTHWISE,
                 ("portable", portable.depthwise, portable.FEATURES),

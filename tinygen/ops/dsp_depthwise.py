@@ -34,14 +34,15 @@ NEVER = 1 << 62
 SCRATCH = 2560
 """Bytes that planes may take whatever the layer."""
 
-__all__ = ["FEATURES", "pitch", "planes", "quads"]
+__all__ = ["FEATURES", "line", "pitch", "planes", "quads"]
 
 
 def quads(conv: Convolution) -> Kernel | None:
     """Four channels of an output pixel at a time, over the part of the window inside the image."""
     if conv.channels != conv.depth or conv.depth < 4:
         return None
-    shape, form = _shape(conv), _requantization(conv)
+    bias = conv.bias if conv.pads.any else conv.folded_bias
+    shape, form = _shape(conv), _requantization(conv, bias)
     if shape is None or form is None:
         return None
     short, args = form
@@ -80,6 +81,57 @@ def quads(conv: Convolution) -> Kernel | None:
     )
 
 
+def line(conv: Convolution) -> Kernel | None:
+    """Windows along a line of pixels, four outputs of a channel at a time."""
+    window, pads, (batch, *image, depth) = conv.window, conv.pads, conv.image
+    axis = 1 if image[0] == window.kernel[0] == conv.output[1] == 1 else 0
+    if image[1 - axis] != 1 or window.kernel[1 - axis] != 1 or conv.output[2 - axis] != 1:
+        return None
+    taps, columns, width = window.kernel[axis], conv.output[1 + axis], image[axis]
+    stride, left = window.stride[axis], (pads.top, pads.left)[axis]
+    if window.dilation[axis] > 1 or conv.channels != depth or not depth >= 2:
+        return None
+    if pads.any and (pads.top, pads.left)[1 - axis] + (pads.bottom, pads.right)[1 - axis]:
+        return None
+    form = _requantization(conv, conv.folded_bias)
+    # What the last four outputs read, those that do not count among them.
+    length = max((-(-columns // 4) * 4 - 1) * stride + taps + taps % 2, left + width)
+    length += length % 2
+    shape = (batch, width, depth, columns, taps, stride, left, length, conv.zero_point)
+    if form is None or max(shape) > INT16_MAX or length > SCRATCH:
+        return None
+    short, args = form
+    limited = (conv.scaling.low, conv.scaling.high) != (-128, 127)
+    outputs = -(-columns // 4) * 4
+    words = (taps + 1) // 2
+    cycles = 15 * outputs // 4 * words + 25 * columns + 4 * width + 15 * words + 60
+    return Kernel(
+        name="_".join(["depthwise_line_dsp", *(["short"] if short else [])]),
+        template="depthwise_conv2d/dsp_line.c.j2",
+        params={"short": short, "limited": limited},
+        args=(
+            Input(0),
+            Output(0),
+            Scratch(4 * length + 4 * words),
+            Const("weights", np.append(conv.taps.reshape(-1), np.int8(0))),
+            Const("shape", np.array(shape, dtype=np.int16)),
+            *args,
+            *((conv.scaling.low, conv.scaling.high) if limited else ()),
+        ),
+        helpers=(
+            "dsp",
+            "dsp_channels",
+            "dsp_line",
+            "dsp_rescale" if short else "dsp_requantize",
+            "dsp_saturate",
+            *(("clamp",) if limited else ()),
+        ),
+        in_place=(0,) if columns <= width and (batch == 1 or columns == width) else (),
+        cycles=batch * depth * cycles,
+        bound=batch * depth * columns * (9 * words // 4 + 6),
+    )
+
+
 def _shape(conv: Convolution) -> np.ndarray[tuple[int], np.dtype[np.int16]] | None:
     """What the kernel has to know of the shapes, in its order; None when it is too large.
 
@@ -94,14 +146,13 @@ def _shape(conv: Convolution) -> np.ndarray[tuple[int], np.dtype[np.int16]] | No
     return np.array(numbers, dtype=np.int16) if max(numbers) <= INT16_MAX else None
 
 
-def _requantization(conv: Convolution) -> tuple[bool, tuple[Arg, ...]] | None:
+def _requantization(conv: Convolution, bias: Int64Array) -> tuple[bool, tuple[Arg, ...]] | None:
     """Whether the short form serves, and call arguments: starts, multipliers, shift, rounding.
 
     Kernels shift by one less than that and by one more when they limit to int8.  None when
     neither form is exact.
     """
     scaling, channels = conv.scaling, conv.channels
-    bias = conv.bias if conv.pads.any else conv.folded_bias
     rescale = conv.rescale
     if rescale is not None:
         start = wrap32(256 * bias + rescale.offset).astype(np.int32)
@@ -232,7 +283,7 @@ def planes(conv: Convolution, least: int = 0, spare: int = 0) -> Kernel | None:
             Const("scaling", np.stack([starts, multipliers], axis=1).reshape(-1)),
             Const("shape", np.array(shape, dtype=np.int16)),
         ),
-        helpers=("dsp", "dsp_halves", "dsp_planes"),
+        helpers=("dsp", "dsp_channels", "dsp_halves", "dsp_planes"),
         in_place=(0,) if _in_place(conv, layout) else (),
         cycles=conv.output[0] * (layout.filling * conv.depth + layout.cycles * conv.channels),
         bound=conv.output[0] * conv.channels * layout.products,
