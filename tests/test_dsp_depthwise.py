@@ -136,7 +136,8 @@ def test_limits_within_int8(limits: str, tmp_path: Path) -> None:
     check({"limited": limited}, tmp_path)
 
 
-def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimize", [("-O2",), ("-Os", "-fno-omit-frame-pointer")], ids="".join)
+def test_assembly_on_an_emulated_core(optimize: tuple[str, ...], tmp_path: Path) -> None:
     """Every second shape, and the large ones: the twin above is not what runs."""
     planned = ("3x3", "line")
     graphs = [g for g in networks().values() if any(word in chosen(g) for word in planned)]
@@ -144,7 +145,7 @@ def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
     graphs = [g for g in graphs if g.at(0).elements <= 3000][::2] + large
     assert len(large) >= 4 and len(graphs) > 30
     given = [random_inputs(graph, 7) for graph in graphs]
-    found = emulated_c.run(boards.load("qemu_m4"), graphs, given, tmp_path)
+    found = emulated_c.run(boards.load("qemu_m4"), graphs, given, tmp_path, optimize)
     for graph, inputs, outputs in zip(graphs, given, found, strict=True):
         assert np.array_equal(outputs[0], reference.run(graph, inputs)[0]), graph
 
