@@ -1,8 +1,8 @@
 """Depthwise convolutions with Arm's DSP extension (Cortex-M4, M7, M33).
 
-Two ways.  ``quads`` takes any shape: four neighbouring channels of a pixel are a word, one
-extension gives two of them.  ``planes`` copies channels into planes of 16-bit numbers first, so
-that one ``SMLAD`` multiplies two neighbouring pixels of a channel.
+Three ways.  ``quads`` takes any shape: four neighbouring channels of a pixel are a word, one
+extension gives two of them.  ``planes`` and, for images of one row or column, ``line`` copy
+channels into 16-bit numbers first, so that one ``SMLAD`` multiplies two neighbouring pixels.
 """
 
 from __future__ import annotations
