@@ -87,6 +87,18 @@ def test_memory_is_traded_as_asked(tmp_path: Path) -> None:
     assert tinygen("verify", made["project"], cwd=tmp_path)["pass"] is True
 
 
+def test_least_flash(tmp_path: Path) -> None:
+    """Fewer functions, compiled for size: less flash, same bytes, in a project as in a bench."""
+    usual, small = (
+        tinygen("bench", DIGITS, "--board", "qemu_rv32", "--optimize", goal)
+        for goal in ("balanced", "size")
+    )
+    assert small["flash"] < usual["flash"] - 200
+    made = tinygen("build", "--board", "qemu_rv32", "-o", "p", "--optimize", "size", cwd=tmp_path)
+    assert '"-Os"' in (tmp_path / "p" / "lib" / made["name"] / "library.json").read_text()
+    assert tinygen("verify", "p", cwd=tmp_path)["pass"] is True
+
+
 def test_a_limit_that_nothing_meets(tmp_path: Path) -> None:
     document = tinygen("inspect", DIGITS, "--ram-limit", "64", status=3)
     assert "more than the limit of 64" in document["error"]["message"]

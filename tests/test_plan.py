@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygen import placement
+from tinygen import importers, passes, placement, plan, resources
 from tinygen.placement import Buffer
 
 BUFFERS = st.lists(
@@ -63,3 +63,24 @@ def test_residual_reaches_the_bound() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_buffers(count: int) -> None:
     assert len(placement.place([Buffer((0,), 4, 0, 0)] * count)) == count
+
+
+def test_least_flash_does_without_functions() -> None:
+    """Of two layers that need a function each, one takes the other's when its constants allow."""
+    graph = passes.run(importers.load(resources.folder("examples") / "digits/digits_int8.tflite"))
+    dsp = frozenset({"dsp"})
+    usual, small = (plan.make(graph, dsp, plan.Goal(goal)) for goal in ("speed", "size"))
+
+    def bodies(made: plan.Plan) -> int:
+        return len({(s.kernel.template, repr(s.kernel.params)) for s in made.steps})
+
+    assert small.small and not usual.small
+    assert bodies(small) <= bodies(usual)
+    assert small.cycles >= usual.cycles
+
+
+def test_a_limit_on_a_small_plan_falls_back_to_saving_memory() -> None:
+    graph = passes.run(importers.load(resources.folder("examples") / "digits/digits_int8.tflite"))
+    least = plan.make(graph, goal=plan.Goal("ram")).arena_bytes
+    assert plan.make(graph, goal=plan.Goal("size")).arena_bytes > least
+    assert plan.make(graph, goal=plan.Goal("size", least)).arena_bytes == least

@@ -48,6 +48,7 @@ class OptimizeName(StrEnum):
     speed = "speed"
     balanced = "balanced"
     ram = "ram"
+    size = "size"
 
 
 def _size(text: str) -> int:
@@ -62,7 +63,9 @@ def _size(text: str) -> int:
 
 Optimize = Annotated[
     OptimizeName | None,
-    typer.Option(help="speed: no cycle for RAM; balanced: a few; ram: up to a quarter more."),
+    typer.Option(
+        help="speed: no cycle for RAM; balanced: a few; ram: up to a quarter; size: least flash."
+    ),
 ]
 RamLimit = Annotated[
     int | None,

@@ -182,6 +182,7 @@ def _generated(compiled: Compiled) -> project.Contents:
         layers=layers(compiled.plan),
         weight_bytes=compiled.plan.weight_bytes,
         extra={f"lib/tinygen_tflm/{path}": data for path, data in dropin.runtime().items()},
+        optimize="-Os" if compiled.plan.small else "-O2",
     )
 
 

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from tinygen import placement, streams
 from tinygen.errors import FitError, InputError
 from tinygen.graph import Graph, Node
 from tinygen.ops import BY_NAME
-from tinygen.ops.base import Arg, Const, Input, Kernel, Scratch
+from tinygen.ops.base import Arg, Const, Function, Input, Kernel, Scratch, Variant
 from tinygen.placement import Buffer, Sharing, aligned
 from tinygen.streams import Stream
 
-Optimize = Literal["speed", "balanced", "ram"]
-"""What the planner trades: never a cycle for RAM, a few, or as many as ``COST`` says."""
+Optimize = Literal["speed", "balanced", "ram", "size"]
+"""What the planner trades: never a cycle for RAM, a few, or as many as ``COST`` says; or cycles and
+RAM for flash."""
 
-COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25}
-"""Expected cycles allowed, as a multiple of those of the fastest plan."""
+COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25, "size": 1.0}
+"""Expected cycles allowed for RAM, as a multiple of those of the fastest plan."""
+
+BODY_BYTES = 250
+"""What a kernel's function takes of flash, about: what doing without one is worth."""
 
 WORTHWHILE = 4096, 1 / 8
 """Bytes, and part of the arena, that streams must save in a balanced plan; they take some flash."""
@@ -77,6 +81,8 @@ class Plan:
     arena_bytes: int
     shared: tuple[Sharing, ...] = ()
     """Buffers that may lie over each other although they meet."""
+    small: bool = False
+    """Made for little flash: to be compiled for size."""
 
     @property
     def macs(self) -> int:
@@ -111,12 +117,12 @@ def make(graph: Graph, features: frozenset[str] = frozenset(), goal: Goal | None
     """
     _check_edges(graph)
     goal = goal or Goal()
-    planner = Planner(graph, features)
+    planner = Planner(graph, features, small=goal.optimize == "size")
     if goal.ram_limit is None:
         return planner.plan(goal.optimize)
-    modes: tuple[Optimize, ...] = get_args(Optimize)
+    saving: list[Optimize] = ["speed", "balanced", "ram"]
     least = None
-    for optimize in modes[modes.index(goal.optimize) :]:
+    for optimize in saving[0 if planner.small else saving.index(goal.optimize) :]:
         least = planner.plan(optimize)
         if least.arena_bytes <= goal.ram_limit:
             return least
@@ -148,12 +154,18 @@ class Planner:
 
     graph: Graph
     features: frozenset[str] = frozenset()
+    small: bool = False
     _steps: dict[range, Step | None] = field(default_factory=dict)
     _rows: dict[streams.RowKey, tuple[Kernel, str]] = field(default_factory=dict)
     _peaks: dict[range, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._nodes = [n for n in self.graph.nodes if not BY_NAME[n.op].view]
+        if self.small:
+            found = [_kernels(self.graph, node, self.features) for node in self._nodes]
+            for i, isa in enumerate(_fewest_bodies(found)):
+                step = _step(self.graph, self._nodes[i], self.features, isa)
+                self._steps[range(i, i + 1)] = step
 
     def plan(self, optimize: Optimize) -> Plan:
         """The plan with the lowest peak that costs no more than ``optimize`` allows."""
@@ -178,6 +190,7 @@ class Planner:
             offsets={t: b.offset for b in placed for t in b.tensors},
             arena_bytes=aligned(max((b.end for b in placed), default=0)),
             shared=shared,
+            small=self.small,
         )
 
     def _streamed(self, cost: float) -> Streamed:
@@ -303,22 +316,82 @@ def _distinct(constants: Iterable[Const]) -> list[Const]:
     return list({(str(c.data.dtype), c.data.tobytes()): c for c in constants}.values())
 
 
-def _step(graph: Graph, node: Node, features: frozenset[str]) -> Step:
-    """The call expected to take the fewest cycles; the first of several."""
-    op = BY_NAME[node.op]
-    found = [
-        (kernel.cycles, order, variant.isa, kernel)
-        for order, variant in enumerate(op.variants)
-        if variant.features <= features
-        for kernel in (variant.lower(graph, node),)
-        if kernel is not None
-    ]
+_Found = list[tuple[Variant, Kernel]]
+"""The kernels that could compute a node, in the operator's order."""
+
+
+def _kernels(graph: Graph, node: Node, features: frozenset[str]) -> _Found:
+    usable = (v for v in BY_NAME[node.op].variants if v.features <= features)
+    found = [(v, kernel) for v in usable if (kernel := v.lower(graph, node)) is not None]
     if not found:
         raise InputError(f"{graph.where(node)}: no kernel computes it")
-    alternatives = tuple(Choice(isa, kernel.name, cycles) for cycles, _, isa, kernel in found)
-    _, _, isa, kernel = min(found, key=lambda entry: entry[:2])
-    kernel = replace(kernel, args=tuple(_constant(graph, node, a) for a in kernel.args))
-    return Step(node, kernel, isa, op.macs(graph, node), alternatives=alternatives)
+    return found
+
+
+def _step(graph: Graph, node: Node, features: frozenset[str], chosen: int | None = None) -> Step:
+    """The call expected to take the fewest cycles, the first of several; or the ``chosen`` one."""
+    found = _kernels(graph, node, features)
+    variant, kernel = found[_fastest(found) if chosen is None else chosen]
+    return Step(
+        node=node,
+        kernel=replace(kernel, args=tuple(_constant(graph, node, a) for a in kernel.args)),
+        variant=variant.isa,
+        macs=BY_NAME[node.op].macs(graph, node),
+        alternatives=tuple(Choice(v.isa, k.name, k.cycles) for v, k in found),
+    )
+
+
+def _fastest(found: _Found) -> int:
+    return min(range(len(found)), key=lambda i: found[i][1].cycles)
+
+
+def _fewest_bodies(found: Sequence[_Found]) -> list[int]:
+    """For each node which kernel to take, so that functions and constants take little flash.
+
+    From the fastest kernels on, one function after another is done without, as long as the
+    constants of those that its layers take instead leave a saving.
+    """
+    chosen = [_fastest(kernels) for kernels in found]
+    while True:
+        bodies = {
+            b for kernels, i in zip(found, chosen, strict=True) for b in _bodies(kernels[i][1])
+        }
+        trials = [trial for b in sorted(bodies) if (trial := _without(found, chosen, b))]
+        best = min(trials, key=lambda trial: _flash(found, trial), default=chosen)
+        if _flash(found, best) >= _flash(found, chosen):
+            return chosen
+        chosen = best
+
+
+def _without(found: Sequence[_Found], chosen: Sequence[int], body: str) -> list[int] | None:
+    """``chosen`` with the smallest of other kernels where it uses ``body``; None without any."""
+    result = []
+    for kernels, taken in zip(found, chosen, strict=True):
+        if body not in _bodies(kernels[taken][1]):
+            result.append(taken)
+            continue
+        others = [i for i, (_, kernel) in enumerate(kernels) if body not in _bodies(kernel)]
+        if not others:
+            return None
+        result.append(min(others, key=lambda i: (_constant_bytes(kernels[i][1]), i)))
+    return result
+
+
+def _flash(found: Sequence[_Found], chosen: Sequence[int]) -> int:
+    """Bytes of functions (about) and constants."""
+    kernels = [kernels[i][1] for kernels, i in zip(found, chosen, strict=True)]
+    bodies = {body for kernel in kernels for body in _bodies(kernel)}
+    return BODY_BYTES * len(bodies) + sum(_constant_bytes(kernel) for kernel in kernels)
+
+
+def _bodies(kernel: Kernel) -> set[str]:
+    """The functions that a call of ``kernel`` needs: its own, and those it is given."""
+    own = f"{kernel.template} {sorted((k, repr(v)) for k, v in kernel.params.items())}"
+    return {own, *(arg.name for arg in kernel.args if isinstance(arg, Function))}
+
+
+def _constant_bytes(kernel: Kernel) -> int:
+    return sum(constant.data.nbytes for constant in kernel.constants)
 
 
 def _constant(graph: Graph, node: Node, arg: Arg) -> Arg:

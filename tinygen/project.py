@@ -53,6 +53,7 @@ class Contents:
     weight_bytes: int
     lib_deps: tuple[str, ...] = ()  # of the vendor environment
     extra: Mapping[str, str | bytes] | None = None
+    optimize: str = "-O2"  # the compiler's level for the model
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ def _rendered(board: Board, contents: Contents) -> dict[str, str]:
         "flashable": simulated is board and system is not None and system.flashable,
         "partitions": partitions_for(board, contents.weight_bytes),
         "lib_deps": contents.lib_deps,
+        "optimize": contents.optimize,
     }
     templates = {
         "platformio.ini": "platformio.ini.j2",
