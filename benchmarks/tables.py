@@ -138,7 +138,7 @@ def _comparison(found: results.Results) -> str:
 
 def _modes(found: results.Results) -> str:
     """What ``--optimize`` trades on the main core."""
-    engines = ("tinygen_speed", "tinygen", "tinygen_ram")
+    engines = ("tinygen_speed", "tinygen", "tinygen_ram", "tinygen_size")
     rows = []
     for model, cores in sorted(found.items()):
         cells = [f"`{model}`"]
@@ -147,8 +147,8 @@ def _modes(found: results.Results) -> str:
         rows.append(cells)
     columns = ["model"]
     for key in ("instructions", "RAM", "flash"):
-        columns += [f"{key}: speed", "balanced", "ram"]
-    head = "### `--optimize speed`, `balanced` (the default) and `ram`\n"
+        columns += [f"{key}: speed", "balanced", "ram", "size"]
+    head = "### `--optimize speed`, `balanced` (the default), `ram` and `size`\n"
     return f"{head}\n{_table(columns, rows)}"
 
 
