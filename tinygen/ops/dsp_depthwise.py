@@ -76,7 +76,7 @@ def quads(conv: Convolution) -> Kernel | None:
             *(("clamp",) if limited else ()),
         ),
         overlap={0: overlap(conv.image, conv.output, conv.window)},
-        cycles=5 * conv.macs + 20 * conv.pixels * conv.channels,
+        cycles=5 * conv.macs + (30 if padded else 24) * conv.pixels * conv.channels,
         bound=(12 if padded else 10) * conv.macs // 4 + 6 * conv.pixels * conv.channels,
     )
 
