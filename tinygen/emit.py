@@ -382,11 +382,17 @@ def _stream(
         maker = makers.get(tensor)
         if maker is None and tensor not in plan.offsets:
             return ""  # a constant, or left out
-        if maker is None or not stream.stages[maker].lines:
-            shape = plan.graph.at(tensor)
-            return f"{arena} + {plan.offsets[tensor]} + ({row}) * {shape.bytes // shape.shape[1]}"
-        row_bytes = stream.stages[maker].row_bytes
-        return f"lines{maker} + ({row} - base{maker}) * {row_bytes}"
+        if maker is not None and stream.stages[maker].lines:
+            stage = stream.stages[maker]
+            if stage.lines == 1:
+                return f"lines{maker}"
+            return f"lines{maker} + ({row} - base{maker}) * {stage.row_bytes}"
+        image = plan.graph.at(tensor)
+        start = f"{arena} + {plan.offsets[tensor]}"
+        if row == "0":
+            return start
+        count = row if row.isidentifier() else f"({row})"
+        return f"{start} + {count} * {image.bytes // image.shape[1]}"
 
     def call(i: int, stage: Stage, section: Section) -> str:
         reach = stage.reach
@@ -401,7 +407,8 @@ def _stream(
             scratch=own,
         )
         words = _words(section.kernel, places, index, constants)
-        return _wrap_call(functions.name_of(section.kernel), words, 8)
+        indent = 8 if len(stage.sections) > 1 else 6
+        return _wrap_call(functions.name_of(section.kernel), words, indent)
 
     stages = [
         {
@@ -412,7 +419,7 @@ def _stream(
             "lines": stage.lines,
             "address": f"{arena} + {scratch + stage.offset}",
             "row_bytes": stage.row_bytes,
-            "kept": (stage.lines - 1) * stage.row_bytes,
+            "kept": max(stage.lines - 1, 0) * stage.row_bytes,
             "calls": [(section.end, call(i, stage, section)) for section in stage.sections],
         }
         for i, stage in enumerate(stream.stages)
