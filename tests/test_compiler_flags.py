@@ -20,7 +20,7 @@ from tinygen.ops import conv2d
 
 BOARDS = ("qemu_m0", "qemu_m3", "qemu_m4", "qemu_m55", "qemu_rv32", "qemu_xtensa")
 QUICK = (("-Os",), ("-O3", "-fno-omit-frame-pointer"))
-WIDE = (("-O0",), ("-O1",), ("-Og",), ("-Os", "-fno-omit-frame-pointer"), ("-Os", "-fPIC"))
+WIDE = (("-O0",), ("-O1",), ("-Og",), ("-Os", "-fno-omit-frame-pointer"))
 
 
 def networks() -> list[Graph]:
