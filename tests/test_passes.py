@@ -18,7 +18,7 @@ from strategies import Case
 from test_operators import REPEATABLE
 
 from tinygen import importers, passes, plan, reference, verify
-from tinygen.graph import Array, Graph, Node
+from tinygen.graph import Array, Graph, Node, Quant
 from tinygen.importers import tflite
 from tinygen.ops import (
     BY_NAME,
@@ -168,6 +168,20 @@ def test_dead_channels_get_plain_numbers(bias: int, tmp_path: Path) -> None:
     assert abs(int(bias_of(settled, settled.nodes[0], 4)[1])) <= 2048
     same_results(graph, settled, tmp_path)
     assert plan.make(settled, DSP).steps[0].variant == "dsp"
+
+
+@pytest.mark.filterwarnings("error")
+def test_dead_channels_beyond_any_scale_stay() -> None:
+    """What float32 cannot hold is left alone, without a warning on the user's terminal."""
+    graph = convolution()
+    weights = graph.at(1).data
+    assert weights is not None
+    weights = weights.copy()
+    weights[1] = 0
+    graph = graph.with_tensor(1, data=weights)
+    for index, scale in ((0, 1e-30), (3, 1e30)):
+        graph = graph.with_tensor(index, quant=Quant((scale,), (0,)))
+    assert settle_constant_channels(graph) is graph
 
 
 def test_live_channels_stay() -> None:

@@ -41,7 +41,7 @@ def _settled(graph: Graph, position: int, node: Node) -> Graph:
     outputs = _scaled(filter_scales(graph, node, channels), before)
     quarter = graph.output(node).scale / graph.required(node, 0).scale / 4
     limits = np.finfo(np.float32)
-    if not dead.any() or not limits.tiny <= quarter <= limits.max:
+    if not dead.any() or not float(limits.tiny) <= quarter <= float(limits.max):
         return graph
     quarter = float(np.float32(quarter))
     # Beyond this an output is clamped in any case.
