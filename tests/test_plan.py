@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,3 +86,12 @@ def test_a_limit_on_a_small_plan_falls_back_to_saving_memory() -> None:
     least = plan.make(graph, goal=plan.Goal("ram")).arena_bytes
     assert plan.make(graph, goal=plan.Goal("size")).arena_bytes > least
     assert plan.make(graph, goal=plan.Goal("size", least)).arena_bytes == least
+
+
+def test_many_buffers_are_placed_in_little_time() -> None:
+    """Thousands of layers, as a hostile file may have: time goes with their number."""
+    chain = [Buffer((i,), 4 * (i % 7 + 1), i, i + 1) for i in range(5000)]
+    begun = time.process_time()
+    placed = placement.place(chain)
+    assert time.process_time() - begun < 20
+    assert max(b.end for b in placed) < 2 * placement.lower_bound(chain)

@@ -17,6 +17,10 @@ ALIGNMENT = 4
 """Bytes to which every buffer's offset is aligned: the widest element an operator reads."""
 
 
+MOST_MOVES = 150_000
+"""Buffers placed in all moves of the hill climb together: what bounds its time."""
+
+
 @dataclass(frozen=True)
 class Buffer:
     """A piece of the arena that lives from step ``first`` to step ``last``, both included.
@@ -109,7 +113,7 @@ def place(
 
     First fit in several orders (by size, as in TFLM's greedy planner; by time, either way; by size
     times time), then a hill climb that moves one buffer to another place in the best order, until
-    the lower bound is met or ``rounds`` moves were tried.  Deterministic.
+    the lower bound is met or ``rounds`` moves were tried, fewer of many buffers.  Deterministic.
     """
     shared = tuple(shared)
     fitter = _Fitter(buffers, shared)
@@ -123,7 +127,7 @@ def place(
     ]
     height, best = min((fitter.height(order), order) for order in orders)
     chance = random.Random(0)
-    for _ in range(rounds if len(buffers) > 1 else 0):
+    for _ in range(min(rounds, MOST_MOVES // len(buffers)) if len(buffers) > 1 else 0):
         if height <= bound:
             break
         trial = list(best)
@@ -139,6 +143,16 @@ def _area(buffer: Buffer) -> int:
     return buffer.bytes * (buffer.last - buffer.first + 1)
 
 
+def _meeting(buffers: Sequence[Buffer]) -> Iterable[tuple[int, int]]:
+    """Pairs of buffers that live at the same step, empty ones left out."""
+    alive: list[int] = []
+    for i in sorted(range(len(buffers)), key=lambda i: buffers[i].first):
+        if buffers[i].bytes:
+            alive = [j for j in alive if buffers[j].last >= buffers[i].first]
+            yield from ((i, j) for j in alive)
+            alive.append(i)
+
+
 class _Fitter:
     """First fit: each buffer as low as those before it in an order let it."""
 
@@ -148,11 +162,11 @@ class _Fitter:
         given: dict[tuple[int, int], list[Sharing]] = {}
         for sharing in shared:
             given.setdefault((sharing.source, sharing.target), []).append(sharing)
-        for i, a in enumerate(buffers):
-            for j, b in enumerate(buffers):
-                if i != j and a.bytes and b.bytes and a.meets(b):
-                    over, under = given.get((j, i), []), given.get((i, j), [])
-                    self._met[i].append(_relation(j, a.bytes, b.bytes, over, under))
+        for i, j in _meeting(buffers):
+            size_i, size_j = buffers[i].bytes, buffers[j].bytes
+            over, under = given.get((j, i), []), given.get((i, j), [])
+            self._met[i].append(_relation(j, size_i, size_j, over, under))
+            self._met[j].append(_relation(i, size_j, size_i, under, over))
 
     def height(self, order: Sequence[int]) -> int:
         offsets = self.fit(order)

@@ -27,6 +27,9 @@ RAM for flash."""
 COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25, "size": 1.0}
 """Expected cycles allowed for RAM, as a multiple of those of the fastest plan."""
 
+MOST_SEARCHED = 256
+"""Layers of a network in which streams are looked for: the time goes with the square of it."""
+
 BODY_BYTES = 250
 """What a kernel's function takes of flash, about: what doing without one is worth."""
 
@@ -202,7 +205,7 @@ class Planner:
         """
         singles = [range(i, i + 1) for i in range(len(self._nodes))]
         chosen = singles
-        if cost > 1:
+        if cost > 1 and len(singles) <= MOST_SEARCHED:
             limit = cost * sum(self._cycles(span) for span in singles)
             while chosen:
                 path = self._path(max(self._live(span) for span in chosen))
