@@ -37,3 +37,13 @@ def grouped(model: str, board: str, *marks: pytest.MarkDecorator) -> object:
     """Parameters for a test of ``model`` on ``board``, in the process that has measured it."""
     group = pytest.mark.xdist_group(f"{model}-{board}")
     return pytest.param(model, board, id=f"{model}-{board}", marks=(group, *marks))
+
+
+_MODELS = ("digits_int8", *(m for m in shared_models.SUPPORTED if m != "hello_world_int8"))
+_QUICK = ("digits_int8", "ad01_int8", "kws_ref_model", "str_ww_ref_model")
+
+ON_M4 = [
+    grouped(model, "qemu_m4", *(() if model in _QUICK else (pytest.mark.wide,)))
+    for model in _MODELS
+]
+"""Parameters (model, board) of tests that look at every layer on the Cortex-M4."""

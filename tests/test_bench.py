@@ -27,17 +27,7 @@ def test_steps_keep_the_kernels_that_were_not_taken() -> None:
         assert step.kernel.cycles == min(cycles.values())
 
 
-MODELS = ("digits_int8", *(m for m in shared_models.SUPPORTED if m != "hello_world_int8"))
-QUICK = ("digits_int8", "ad01_int8", "kws_ref_model", "str_ww_ref_model")
-
-
-@pytest.mark.parametrize(
-    ("model", "board"),
-    [
-        benches.grouped(model, "qemu_m4", *(() if model in QUICK else (pytest.mark.wide,)))
-        for model in MODELS
-    ],
-)
+@pytest.mark.parametrize(("model", "board"), benches.ON_M4)
 def test_no_kernel_beats_its_bound(model: str, board: str) -> None:
     beaten = [
         f"{layer.kernel}: bound {layer.bound:,}, took {layer.instructions:,}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import benches
 import pytest
-import shared_models
 
 TOLERANCE = 0.2
 """How far expected cycles may lie from the estimate, as a share of it."""
@@ -12,17 +11,7 @@ SMALLEST = 10_000
 """Cycles below which a layer is too small to matter."""
 
 
-MODELS = ("digits_int8", *(m for m in shared_models.SUPPORTED if m != "hello_world_int8"))
-QUICK = ("digits_int8", "ad01_int8", "kws_ref_model", "str_ww_ref_model")
-
-
-@pytest.mark.parametrize(
-    ("model", "board"),
-    [
-        benches.grouped(model, "qemu_m4", *(() if model in QUICK else (pytest.mark.wide,)))
-        for model in MODELS
-    ],
-)
+@pytest.mark.parametrize(("model", "board"), benches.ON_M4)
 def test_kernels_know_what_they_take(model: str, board: str) -> None:
     """Expected cycles, by which the planner chooses, against the estimate from executed blocks.
 

@@ -12,10 +12,8 @@ import pytest
 import shared_models
 from graphs import activation, constant, convolution, random_inputs
 from host_c import HostModels
-from hypothesis import Phase, given, settings
-from networks import networks
 from strategies import Case
-from test_operators import REPEATABLE
+from test_networks import draw
 
 from tinygen import importers, passes, plan, reference, verify
 from tinygen.graph import Array, Graph, Node, Quant
@@ -485,19 +483,6 @@ def test_cores_with_vectors_get_channels_in_fours() -> None:
 def test_a_network_of_dead_channels_alone_still_runs(tmp_path: Path) -> None:
     graph = conv(dead(convolution((7, 7, 3), (5, 3, 3)), slice(0, 5), ELSEWHERE), 3, 1)
     assert dropped(graph, tmp_path) == [1, 3]
-
-
-def draw(count: int) -> list[Case]:
-    """The first ``count`` random networks, the same ones every time."""
-    cases: list[Case] = []
-
-    @settings(REPEATABLE, max_examples=count, phases=[Phase.generate])
-    @given(networks())
-    def collect(case: Case) -> None:
-        cases.append(case)
-
-    collect()
-    return cases
 
 
 def fed(case: Case, graph: Graph) -> list[tuple[Array, ...]]:

@@ -175,7 +175,7 @@ def generated(compiled: Compiled, folder: Path) -> Program:
         sources=(folder / f"{compiled.name}.c",),
         includes=(folder,),
         input_bytes=tuple(graph.at(i).bytes for i in graph.inputs),
-        optimize="-Os" if compiled.plan.small else "-O2",
+        optimize=compiled.plan.compiler_level,
     )
 
 

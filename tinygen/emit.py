@@ -399,10 +399,7 @@ def _stream(
         top = section.first * reach.stride < reach.top
         row = "0" if top else _affine(reach.stride, f"row{i}", -reach.top)
         places = _Places(
-            inputs=[
-                row_address(t, row) if not plan.graph.at(t).constant else ""
-                for t in stage.node.inputs
-            ],
+            inputs=[row_address(t, row) for t in stage.node.inputs],
             output=row_address(stage.node.outputs[0], f"row{i}"),
             scratch=own,
         )

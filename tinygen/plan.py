@@ -88,6 +88,11 @@ class Plan:
     """Made for little flash: to be compiled for size."""
 
     @property
+    def compiler_level(self) -> str:
+        """The compiler's option for the code made of this plan."""
+        return "-Os" if self.small else "-O2"
+
+    @property
     def macs(self) -> int:
         return sum(step.macs for step in self.steps)
 
