@@ -123,12 +123,16 @@ def compile_model(
     and :class:`FitError` when no plan meets the goal's RAM limit.
     """
     graph = importers.load(path)
-    planned = plan_for(passes.run(graph, board.features), board, goal or Goal())
+    planned = plan_for(graph, board, goal or Goal())
     return Compiled(_c_name(name, path), graph, planned, path.read_bytes())
 
 
 def plan_for(graph: Graph, board: Board, goal: Goal) -> Plan:
-    """The plan for ``board``; where no limit is given, RAM is saved as far as it needs that."""
+    """The plan of an imported ``graph`` for ``board``, after the exact passes.
+
+    Where no limit is given, RAM is saved as far as the board needs that.
+    """
+    graph = passes.run(graph, board.features)
     planned = plan.make(graph, board.features, goal)
     room = board.ram - (board.system.stack if board.system else 0)
     if goal.ram_limit is None and planned.arena_bytes > room:
@@ -182,7 +186,7 @@ def _generated(compiled: Compiled) -> project.Contents:
         layers=layers(compiled.plan),
         weight_bytes=compiled.plan.weight_bytes,
         extra={f"lib/tinygen_tflm/{path}": data for path, data in dropin.runtime().items()},
-        optimize="-Os" if compiled.plan.small else "-O2",
+        optimize=compiled.plan.compiler_level,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tinygen import importers, passes
+from tinygen import importers
 from tinygen.boards import Board, load_all
 from tinygen.compile import plan_for
 from tinygen.plan import Goal, Plan
@@ -31,7 +31,7 @@ def obstacle(planned: Plan, board: Board) -> str:
 
 def document(model: Path | None) -> dict[str, Any]:
     """For ``--json``: facts of every board, with a model also ``fits`` and ``obstacle``."""
-    graph = passes.run(importers.load(model)) if model is not None else None
+    graph = importers.load(model) if model is not None else None
     boards = []
     for board in load_all():
         facts: dict[str, Any] = {
