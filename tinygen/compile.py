@@ -24,6 +24,7 @@ from tinygen.boards import Board
 from tinygen.config import Engine, Toolchain
 from tinygen.errors import FitError, InputError
 from tinygen.graph import Graph
+from tinygen.ops import macs
 from tinygen.plan import Goal, Plan
 from tinygen.platformio import Firmware
 from tinygen.tflm import dropin
@@ -232,7 +233,7 @@ def _check_tflm_builds(wanted: Request, tree: tflm.Tree | None) -> None:
 def _macs(model: Path) -> int | None:
     """Multiply-accumulates, if our importer reads the model."""
     try:
-        return plan.make(importers.load(model)).macs
+        return macs(importers.load(model))
     except InputError:
         return None
 
