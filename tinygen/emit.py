@@ -446,7 +446,7 @@ def _rows(plan: Plan, functions: _Functions) -> list[Row]:
                 shapes=f"{_shape(plan.graph.required(step.node, 0))} -> "
                 f"{_shape(plan.graph.output(step.node))}",
                 kernel=_kernel_names(step, functions),
-                encoding="dense" if constants else "-",
+                encoding=step.kernel.encoding if constants else "-",
                 weights=sum(c.data.nbytes for c in constants),
                 macs=step.macs,
             )

@@ -95,6 +95,8 @@ class Kernel:
     overlap: Mapping[int, int] = field(default_factory=dict)
     cycles: int = 0
     bound: int = 0
+    encoding: str = "dense"
+    """How the weights lie in flash, in a word for reports."""
 
     @property
     def scratch(self) -> int:

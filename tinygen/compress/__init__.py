@@ -1,0 +1,9 @@
+"""The compression methods, one file each; adding one is a line here."""
+
+from __future__ import annotations
+
+from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
+
+METHODS: tuple[Method, ...] = ()
+
+__all__ = ["METHODS", "Context", "Method", "Recipe", "RecipeStep", "parse"]
