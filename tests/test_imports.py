@@ -54,6 +54,11 @@ def test_passes_import_only_graph_and_operators() -> None:
         assert modules_of(path) <= {"ops", "passes", *CORE}, path.name
 
 
+def test_exporters_import_only_graph_and_operators() -> None:
+    for path in (PACKAGE / "exporters").glob("*.py"):
+        assert modules_of(path) <= {"ops", *CORE}, path.name
+
+
 def test_importing_the_command_line_is_light() -> None:
     heavy = {"tensorflow", "tflite_micro", "labwired", "matplotlib", "esptool"}
     code = "import sys, tinygen.cli; print(*sys.modules)"

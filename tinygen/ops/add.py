@@ -9,7 +9,7 @@ from __future__ import annotations
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops import elementwise, mve_elementwise
 from tinygen.ops.base import Kernel, Op, Variant
-from tinygen.ops.common import pointwise
+from tinygen.ops.common import pointwise, version_by_type
 
 
 def scaling(graph: Graph, node: Node) -> elementwise.Sum:
@@ -38,6 +38,8 @@ OP = Op(
     name="ADD",
     options="AddOptions",
     read=elementwise.read,
+    write=elementwise.write,
+    version=version_by_type,
     inputs=(2, 2),
     restrictions=elementwise.SUM_RESTRICTIONS,
     shapes=elementwise.shapes,

@@ -140,6 +140,10 @@ class Op:
     options: str = ""
     """Class name of the TFLite options table, such as "Conv2DOptions"; empty for none."""
     read: Callable[[Any], Any] = lambda options: None
+    write: Callable[[Graph, Node], Mapping[str, Any]] = lambda graph, node: {}
+    """Fields of the options table, as flatbuffers names them in Python: what :attr:`read` reads."""
+    version: Callable[[Graph, Node], int] = lambda graph, node: 1
+    """The first version of the operator, as TensorFlow counts them, that computes the node."""
     restrictions: tuple[Restriction, ...] = ()
     variants: tuple[Variant, ...] = ()
     macs: Callable[[Graph, Node], int] = lambda graph, node: 0

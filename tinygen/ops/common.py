@@ -32,6 +32,19 @@ def lookup(table: dict[int, str], code: int, what: str) -> str:
     return table[code]
 
 
+def code_of(table: dict[int, str], name: str, what: str) -> int:
+    """The inverse of :func:`lookup`; raises :class:`InputError` for a name not in the table."""
+    codes = {known: code for code, known in table.items()}
+    if name not in codes:
+        raise InputError(f"{what} {name} cannot be written to a file")
+    return codes[name]
+
+
+def version_by_type(graph: Graph, node: Node) -> int:
+    """2 when the node reads int8, 3 for int16, 1 else: what most operators count."""
+    return {"int8": 2, "int16": 3}.get(graph.required(node, 0).dtype, 1)
+
+
 @dataclass(frozen=True)
 class Pads:
     """Rows and columns of padding on each side of an image."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node, Tensor
 from tinygen.ops.base import Input, Kernel, Op, Output, Shape, Variant
-from tinygen.ops.common import ACTIVATIONS, lookup, parameters
+from tinygen.ops.common import ACTIVATIONS, lookup, parameters, version_by_type
 
 MAX_INPUTS = 32
 
@@ -30,6 +30,11 @@ def read(options: Any) -> Attrs:
         return Attrs(0)
     lookup({0: ACTIVATIONS[0]}, options.FusedActivationFunction(), "activation")
     return Attrs(options.Axis())
+
+
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.ConcatenationOptions``."""
+    return {"Axis": node.attrs.axis}
 
 
 def sources_of(graph: Graph, node: Node) -> tuple[Tensor, ...]:
@@ -91,6 +96,8 @@ OP = Op(
     name="CONCATENATION",
     options="ConcatenationOptions",
     read=read,
+    write=write,
+    version=version_by_type,
     inputs=(1, MAX_INPUTS),
     restrictions=(plain_values, geometry),
     shapes=shapes,

@@ -25,6 +25,7 @@ from tinygen.ops.common import (
     Window,
     accumulator_bound,
     bias_of,
+    code_of,
     constant_bias,
     constant_filter,
     filter_scales,
@@ -63,6 +64,24 @@ def read(options: Any) -> Attrs:
         padding=lookup(PADDINGS, options.Padding(), "padding"),
         activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
     )
+
+
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.Conv2DOptions``; raises :class:`InputError` for explicit padding."""
+    attrs: Attrs = node.attrs
+    return {
+        "StrideH": attrs.stride[0],
+        "StrideW": attrs.stride[1],
+        "DilationHFactor": attrs.dilation[0],
+        "DilationWFactor": attrs.dilation[1],
+        "Padding": code_of(PADDINGS, attrs.padding, "padding"),
+        "FusedActivationFunction": code_of(ACTIVATIONS, attrs.activation, "activation"),
+    }
+
+
+def version(graph: Graph, node: Node) -> int:
+    """Version 3 takes int8, version 6 groups."""
+    return 6 if groups_of(graph, node) > 1 else 3
 
 
 def window_of(graph: Graph, node: Node) -> Window:
@@ -177,6 +196,8 @@ OP = Op(
     name="CONV_2D",
     options="Conv2DOptions",
     read=read,
+    write=write,
+    version=version,
     inputs=(2, 3),
     restrictions=(
         int8_in_and_out,

@@ -53,6 +53,12 @@ def read(options: Any) -> Attrs:
     )
 
 
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.DepthwiseConv2DOptions``; raises as :func:`conv2d.write`."""
+    depth, channels = (graph.required(node, i).shape[3] for i in (0, 1))
+    return conv2d.write(graph, node) | {"DepthMultiplier": channels // depth}
+
+
 def window_of(graph: Graph, node: Node) -> Window:
     """The window that the filter (1, rows, columns, channels) slides."""
     return conv2d.window_of(graph, node)
@@ -155,6 +161,8 @@ OP = Op(
     name="DEPTHWISE_CONV_2D",
     options="DepthwiseConv2DOptions",
     read=read,
+    write=write,
+    version=lambda graph, node: 3,
     inputs=(2, 3),
     restrictions=(
         int8_in_and_out,

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops.base import Const, Input, Kernel, Op, Output, Shape, Variant
+from tinygen.ops.common import version_by_type
 from tinygen.ops.quantize import has_scale
 
 
@@ -57,6 +58,7 @@ def integer_input(graph: Graph, node: Node) -> bool:
 OP = Op(
     name="DEQUANTIZE",
     options="DequantizeOptions",
+    version=version_by_type,
     restrictions=(integer_input,),
     shapes=shapes,
     reference=reference,

@@ -14,7 +14,7 @@ import numpy as np
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import INT32_MAX, Int64Array, Multiplier, quantize_multiplier, requantize
 from tinygen.ops.base import Arg, Input, Kernel, Output, Shape
-from tinygen.ops.common import ACTIVATIONS, Requant, is_int8, lookup, requant
+from tinygen.ops.common import ACTIVATIONS, Requant, code_of, is_int8, lookup, requant
 
 HEADROOM = 20
 """Bits by which ADD and SUB shift their int8 operands left before they rescale them."""
@@ -33,6 +33,12 @@ def read(options: Any) -> Attrs:
     if options is None:
         return Attrs()
     return Attrs(lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"))
+
+
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of the same tables."""
+    attrs: Attrs = node.attrs
+    return {"FusedActivationFunction": code_of(ACTIVATIONS, attrs.activation, "activation")}
 
 
 def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:

@@ -20,6 +20,7 @@ from tinygen.ops.common import (
     Requant,
     accumulator_bound,
     bias_of,
+    code_of,
     constant_bias,
     constant_filter,
     filter_scales,
@@ -45,6 +46,25 @@ def read(options: Any) -> Attrs:
         activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
         keep_num_dims=bool(options.KeepNumDims()),
     )
+
+
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.FullyConnectedOptions``."""
+    attrs: Attrs = node.attrs
+    return {
+        "FusedActivationFunction": code_of(ACTIVATIONS, attrs.activation, "activation"),
+        "KeepNumDims": attrs.keep_num_dims,
+    }
+
+
+def version(graph: Graph, node: Node) -> int:
+    """Version 4 takes int8, 5 keeps dimensions, 6 needs no bias, 12 has scales for channels."""
+    quant = graph.required(node, 1).quant
+    if quant is not None and not quant.per_tensor:
+        return 12
+    if graph.input(node, 2) is None:
+        return 6
+    return 5 if node.attrs.keep_num_dims else 4
 
 
 def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
@@ -127,6 +147,8 @@ OP = Op(
     name="FULLY_CONNECTED",
     options="FullyConnectedOptions",
     read=read,
+    write=write,
+    version=version,
     inputs=(2, 3),
     restrictions=(int8_in_and_out, constant_filter, constant_bias, geometry, bias_scale),
     shapes=shapes,

@@ -89,4 +89,4 @@ def comparable_scales(graph: Graph, node: Node) -> bool:
     )
 
 
-OP = lookup.unary("HARD_SWISH", function, (comparable_scales,), "HardSwishOptions")
+OP = lookup.unary("HARD_SWISH", function, (comparable_scales,), "HardSwishOptions", version=1)

@@ -28,6 +28,11 @@ def read(options: Any) -> Attrs:
     return Attrs() if options is None else Attrs(float(options.Alpha()))
 
 
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.LeakyReluOptions``."""
+    return {"Alpha": node.attrs.alpha}
+
+
 def slope(graph: Graph, node: Node) -> float:
     """What multiplies values below zero."""
     attrs: Attrs = node.attrs
@@ -51,4 +56,4 @@ def comparable_scales(graph: Graph, node: Node) -> bool:
     return all(map(lookup.fits_32_bits, (slope(graph, node), real_multiplier(graph, node))))
 
 
-OP = lookup.unary("LEAKY_RELU", function, (comparable_scales,), "LeakyReluOptions", read)
+OP = lookup.unary("LEAKY_RELU", function, (comparable_scales,), "LeakyReluOptions", read, write)

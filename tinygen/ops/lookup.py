@@ -7,7 +7,7 @@ do the same and 256 bytes of flash are saved.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -91,12 +91,16 @@ def unary(
     restrictions: tuple[Restriction, ...] = (),
     options: str = "",
     read: Callable[[Any], Any] = lambda options: None,
+    write: Callable[[Graph, Node], Mapping[str, Any]] = lambda graph, node: {},
+    version: int = 2,
 ) -> Op:
     """The operator ``name`` that maps int8 to int8 by ``function``."""
     return Op(
         name=name,
         options=options,
         read=read,
+        write=write,
+        version=lambda graph, node: version,
         restrictions=(int8_in_and_out, *restrictions),
         shapes=shapes,
         reference=reference(function),

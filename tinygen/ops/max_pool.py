@@ -12,7 +12,7 @@ from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import clamp
 from tinygen.ops import pooling
 from tinygen.ops.base import Kernel, Op, Variant
-from tinygen.ops.common import activation_limits, image_input, int8_in_and_out
+from tinygen.ops.common import activation_limits, image_input, int8_in_and_out, version_by_type
 
 
 def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
@@ -31,6 +31,8 @@ OP = Op(
     name="MAX_POOL_2D",
     options="Pool2DOptions",
     read=pooling.read,
+    write=pooling.write,
+    version=version_by_type,
     restrictions=(int8_in_and_out, image_input, pooling.same_quantization, pooling.geometry),
     shapes=pooling.shapes,
     reference=reference,

@@ -15,7 +15,7 @@ import numpy as np
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Multiplier, quantize_multiplier
 from tinygen.ops.base import Input, Kernel, Op, Output, Shape, Variant
-from tinygen.ops.common import Requant, int8_in_and_out, requant_by
+from tinygen.ops.common import Requant, int8_in_and_out, requant_by, version_by_type
 
 MAX_COUNT = 1 << 23
 """Most values averaged into one: their sum fits 32 bits."""
@@ -29,6 +29,11 @@ class Attrs:
 def read(options: Any) -> Attrs:
     """Attributes from ``tflite.ReducerOptions``."""
     return Attrs(options is not None and bool(options.KeepDims()))
+
+
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.ReducerOptions``."""
+    return {"KeepDims": node.attrs.keep_dims}
 
 
 def axes_of(graph: Graph, node: Node) -> tuple[int, ...]:
@@ -135,6 +140,8 @@ OP = Op(
     name="MEAN",
     options="ReducerOptions",
     read=read,
+    write=write,
+    version=version_by_type,
     inputs=(2, 2),
     restrictions=(int8_in_and_out, constant_axes, countable),
     shapes=shapes,

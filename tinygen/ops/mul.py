@@ -30,6 +30,12 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
     return (requant_of(graph, node).apply(product),)
 
 
+def version(graph: Graph, node: Node) -> int:
+    """Version 2 takes int8, version 3 multiplies by one or more."""
+    first, second = (graph.required(node, i).scale for i in (0, 1))
+    return 3 if first * second / graph.output(node).scale >= 1 else 2
+
+
 def lower(graph: Graph, node: Node) -> Kernel:
     """Portable kernel; of two operands in one row, one value alone is taken as the second."""
     params, args = elementwise.walk(graph, node, (0, 1))
@@ -52,6 +58,8 @@ OP = Op(
     name="MUL",
     options="MulOptions",
     read=elementwise.read,
+    write=elementwise.write,
+    version=version,
     inputs=(2, 2),
     restrictions=(elementwise.int8_operands, elementwise.broadcastable),
     shapes=elementwise.shapes,

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops.base import Const, Input, Kernel, Op, Output, Shape, Variant
-from tinygen.ops.common import parameters
+from tinygen.ops.common import parameters, version_by_type
 
 NAMES = ("PAD", "PADV2")
 MAX_RANK = 5
@@ -138,6 +138,7 @@ def constant_value(graph: Graph, node: Node) -> bool:
 
 OP = Op(
     name="PAD",
+    version=version_by_type,
     inputs=(2, 3),
     restrictions=(same_type, constant_amounts, constant_value),
     shapes=shapes,

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops.base import Input, Kernel, Output, Shape
-from tinygen.ops.common import ACTIVATIONS, PADDINGS, Window, activation_limits, lookup
+from tinygen.ops.common import ACTIVATIONS, PADDINGS, Window, activation_limits, code_of, lookup
 
 MAX_EXTENT = 1 << 15
 """Largest window extent and stride taken: more than any image has."""
@@ -38,6 +38,19 @@ def read(options: Any) -> Attrs:
         padding=lookup(PADDINGS, options.Padding(), "padding"),
         activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
     )
+
+
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.Pool2DOptions``; raises :class:`InputError` for explicit padding."""
+    attrs: Attrs = node.attrs
+    return {
+        "FilterHeight": attrs.kernel[0],
+        "FilterWidth": attrs.kernel[1],
+        "StrideH": attrs.stride[0],
+        "StrideW": attrs.stride[1],
+        "Padding": code_of(PADDINGS, attrs.padding, "padding"),
+        "FusedActivationFunction": code_of(ACTIVATIONS, attrs.activation, "activation"),
+    }
 
 
 def window_of(node: Node) -> Window:

@@ -31,6 +31,11 @@ def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
     return (graph.required(node, 0).shape,)
 
 
+def version(graph: Graph, node: Node) -> int:
+    """Version 2 gives int16."""
+    return 2 if graph.output(node).dtype == "int16" else 1
+
+
 def from_float(target: Tensor, values: Array) -> Array:
     """Quantized float32 ``values``."""
     low, high = np.iinfo(target.dtype).min, np.iinfo(target.dtype).max
@@ -133,6 +138,7 @@ def comparable_scales(graph: Graph, node: Node) -> bool:
 OP = Op(
     name="QUANTIZE",
     options="QuantizeOptions",
+    version=version,
     restrictions=(known_types, one_scale, comparable_scales),
     shapes=shapes,
     reference=reference,

@@ -66,6 +66,16 @@ def read(options: Any) -> Attrs:
     return Attrs() if options is None else Attrs(float(options.Beta()))
 
 
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.SoftmaxOptions``."""
+    return {"Beta": node.attrs.beta}
+
+
+def version(graph: Graph, node: Node) -> int:
+    """Version 2 takes int8, version 3 gives int16."""
+    return 3 if graph.output(node).dtype == "int16" else 2
+
+
 def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
     return (graph.required(node, 0).shape,)
 
@@ -221,6 +231,8 @@ OP = Op(
     name="SOFTMAX",
     options="SoftmaxOptions",
     read=read,
+    write=write,
+    version=version,
     restrictions=(int8_input, unit_output, rows, large_beta),
     shapes=shapes,
     reference=reference,

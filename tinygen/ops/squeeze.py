@@ -31,6 +31,11 @@ def read(options: Any) -> Attrs:
     return Attrs(tuple(options.SqueezeDims(i) for i in range(count)))
 
 
+def write(graph: Graph, node: Node) -> dict[str, Any]:
+    """Fields of ``tflite.SqueezeOptions``."""
+    return {"SqueezeDims": node.attrs.axes}
+
+
 def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
     shape, attrs = graph.required(node, 0).shape, node.attrs
     dropped = {axis % len(shape) for axis in attrs.axes}
@@ -50,6 +55,7 @@ OP = Op(
     name="SQUEEZE",
     options="SqueezeOptions",
     read=read,
+    write=write,
     restrictions=(views.same_type, axes_of_one),
     shapes=shapes,
     reference=views.reference,
