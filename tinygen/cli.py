@@ -51,6 +51,13 @@ class OptimizeName(StrEnum):
     size = "size"
 
 
+class TaskName(StrEnum):
+    auto = "auto"
+    classification = "classification"
+    anomaly = "anomaly"
+    regression = "regression"
+
+
 def _size(text: str) -> int:
     """Bytes from what a person writes, such as 20k."""
     from tinygen.config import parse_size
@@ -180,6 +187,41 @@ def verify(
         report.show(result, console.out())
     if not result.passed:
         raise verifier.mismatch(result)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROJECT", help="A folder that `tinygen build` made, or a .tflite file."
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option(help="A .npz with inputs and labels (or x and y).", show_default=False)
+    ],
+    task: Annotated[TaskName, typer.Option(help="What the outputs are.")] = TaskName.auto,
+    float_model: Annotated[
+        Path | None,
+        typer.Option("--float", help="The model before quantization, to compare with."),
+    ] = None,
+    by_reference: Annotated[
+        bool, typer.Option("--reference", help="Run the numpy reference: no compiler, slow.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how good a model is, running its generated C on this machine."""
+    from tinygen import evaluate as evaluator
+    from tinygen.report import evaluate as report
+
+    chosen = None if task is TaskName.auto else task.value
+    result = evaluator.evaluate(
+        model, data, chosen, float_model, by_reference, progress=console.steps
+    )
+    if as_json:
+        console.print_json(report.document(result))
+    else:
+        report.show(result, console.out())
 
 
 @app.command()

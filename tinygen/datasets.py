@@ -20,11 +20,13 @@ class Data:
     """Examples for a network with one input.
 
     ``inputs`` are real values, float32 (n, *shape of one input without the batch).  ``labels`` are
-    classes, int64 (n,), or targets, float32 (n, ...), or None where there are none.
+    classes, int64 (n,), or targets, float32 (n, ...), or None where there are none.  ``stored`` is
+    the element type that the inputs' file has.
     """
 
     inputs: Array
     labels: Array | None = None
+    stored: str = "float32"
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -79,7 +81,8 @@ def load(path: Path) -> Data:
         raise InputError(f"{path.name}: inputs are {inputs.dtype} {inputs.shape}, not examples")
     if not np.isfinite(inputs).all():
         raise InputError(f"{path.name}: inputs have values that are no numbers")
-    return Data(inputs.astype(np.float32), _labels(path.name, labels, len(inputs)))
+    stored = inputs.dtype.name
+    return Data(inputs.astype(np.float32), _labels(path.name, labels, len(inputs)), stored)
 
 
 def _labels(name: str, labels: Array | None, count: int) -> Array | None:

@@ -91,7 +91,7 @@ def verify(folder: Path, on: str, data: Path | None = None, cases: int = 5) -> V
     :class:`TinyGenError` when the firmware does not build, start or answer.
     """
     manifest = project.load(folder)
-    graph = _model(folder, manifest)
+    graph = model_of(folder, manifest)
     given = list(islice(generated(graph), cases)) if data is None else read_npz(data, graph)
     launch, traced = launcher(folder, manifest, on), _traced(folder, manifest, on)
     return check(manifest, graph, given, on, launch, traced)
@@ -432,6 +432,11 @@ def _converted(path: Path, name: str, array: Array, tensor: Tensor) -> Array:
         f"{where}: {array.dtype} quantized to {tensor.dtype} with scale {tensor.scale:g}, "
         f"zero point {tensor.zero_point}"
     )
+    return quantized(array, tensor)
+
+
+def quantized(array: Array, tensor: Tensor) -> Array:
+    """Real values as elements of ``tensor``, rounded half away from zero and clamped."""
     real = array.astype(np.float32) / np.float32(tensor.scale)
     rounded = np.copysign(np.floor(np.abs(real.astype(np.float64)) + 0.5), real)
     limits = np.iinfo(tensor.dtype)
@@ -444,9 +449,9 @@ def _bytes(arrays: Sequence[Array]) -> bytes:
     return b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
-def _model(folder: Path, manifest: Manifest) -> Graph:
+def model_of(folder: Path, manifest: Manifest) -> Graph:
     """The project's model; :class:`InputError` when it is not the file it was made from."""
-    path = _inside(folder, manifest.model)
+    path = inside(folder, manifest.model)
     if hashlib.sha256(importers.read(path)).hexdigest() != manifest.sha256:
         raise InputError(
             f"{manifest.model}: not the file that the project was made from",
@@ -455,7 +460,7 @@ def _model(folder: Path, manifest: Manifest) -> Graph:
     return importers.load(path)
 
 
-def _inside(folder: Path, path: str) -> Path:
+def inside(folder: Path, path: str) -> Path:
     """``path`` within ``folder``; :class:`InputError` when a damaged manifest points outside."""
     target = (folder / path).resolve()
     if not target.is_relative_to(folder.resolve()):

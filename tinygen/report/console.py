@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,3 +62,10 @@ def progress(what: str, total: int) -> Iterator[Progress]:
     with Progress(*columns, TimeElapsedColumn(), console=err(), transient=True) as bar:
         bar.add_task(what, total=total)
         yield bar
+
+
+@contextmanager
+def steps(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr that the function it gives moves on by a step."""
+    with progress(what, total) as bar:
+        yield lambda: bar.advance(bar.task_ids[0])
