@@ -11,6 +11,7 @@ from tinygen.errors import InputError
 from tinygen.graph import Array, Graph, Node, Tensor
 from tinygen.numerics import (
     INT32_MAX,
+    LIMITS,
     Int64Array,
     Multiplier,
     activation_range,
@@ -246,14 +247,17 @@ def bias_of(graph: Graph, node: Node, channels: int) -> Int64Array:
     return bias.data.astype(np.int64).reshape(-1)
 
 
-def accumulator_bound(filters: Array, zero_point: int, bias: Int64Array) -> int:
-    """Largest magnitude of ``bias + sum(w * (x - zero_point))`` over int8 inputs ``x``.
+def accumulator_bound(
+    filters: Array, zero_point: int, bias: Int64Array, dtype: str = "int8"
+) -> int:
+    """Largest magnitude of ``bias + sum(w * (x - zero_point))`` over inputs ``x`` of ``dtype``.
 
     ``filters`` has one output channel a row.  Skipped (padded) taps contribute nothing, so each
     tap is bounded on its own side of zero.
     """
     wide = filters.astype(np.int64)
-    ends = np.stack([wide * (-128 - zero_point), wide * (127 - zero_point), 0 * wide])
+    low, high = LIMITS[dtype]
+    ends = np.stack([wide * (low - zero_point), wide * (high - zero_point), 0 * wide])
     upper = bias + ends.max(axis=0).sum(axis=1)
     lower = bias + ends.min(axis=0).sum(axis=1)
     return int(max(np.abs(upper).max(initial=0), np.abs(lower).max(initial=0)))

@@ -1,4 +1,4 @@
-"""CONV_2D, int8, per-tensor or per-channel filters, groups.
+"""CONV_2D, int8 or int16, per-tensor or per-channel filters, groups.
 
 Arithmetic: TFLM ``kernels/internal/reference/integer_ops/conv.h`` and
 ``micro/kernels/conv_common.cc``.
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.numerics import Int64Array, exact_matmul, wrap32
-from tinygen.ops import dsp, dsp_depthwise, mve, portable, scalar
+from tinygen.numerics import Int64Array, exact_matmul
+from tinygen.ops import dsp, dsp_depthwise, int16, mve, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -30,7 +30,6 @@ from tinygen.ops.common import (
     constant_filter,
     filter_scales,
     image_input,
-    int8_in_and_out,
     lookup,
     pad_image,
     requant,
@@ -54,6 +53,8 @@ class Attrs:
     padding: str = "SAME"
     activation: str = "NONE"
     pads: Pads = NO_PADS
+    bias_type: str = ""
+    """"int32" has sums of int16 inputs without a bias wrap at 32 bits."""
 
 
 def read(options: Any) -> Attrs:
@@ -63,6 +64,7 @@ def read(options: Any) -> Attrs:
         dilation=(options.DilationHFactor(), options.DilationWFactor()),
         padding=lookup(PADDINGS, options.Padding(), "padding"),
         activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
+        bias_type=int16.bias_type(options),
     )
 
 
@@ -110,7 +112,7 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
     # One output row at a time, so that patches take little memory.
     rows = [_row(patches, filters, groups_of(graph, node)) for patches in _rows(shifted, window)]
     acc = np.stack(rows, axis=1) + bias_of(graph, node, filters.shape[0])
-    return (requant_of(graph, node).apply(wrap32(acc)),)
+    return (int16.outputs(graph, node, requant_of(graph, node), acc),)
 
 
 def _rows(image: Array, window: Window) -> Iterator[Array]:
@@ -138,6 +140,7 @@ def requant_of(graph: Graph, node: Node) -> Requant:
         filters.reshape(channels, -1),
         graph.required(node, 0).zero_point,
         bias_of(graph, node, channels),
+        graph.required(node, 0).dtype,
     )
     scales = filter_scales(graph, node, channels)
     return requant(graph, node, scales, node.attrs.activation, bound)
@@ -163,6 +166,7 @@ def convolution(graph: Graph, node: Node) -> Convolution:
         groups=groups_of(graph, node),
         window=window,
         pads=window.resolve(*source.shape[1:3]),
+        dtype=source.dtype,
     )
 
 
@@ -200,18 +204,21 @@ OP = Op(
     version=version,
     inputs=(2, 3),
     restrictions=(
-        int8_in_and_out,
+        int16.int8_or_int16,
         image_input,
         constant_filter,
-        constant_bias,
+        int16.only("int8", constant_bias),
+        int16.only("int16", int16.constant_bias),
         geometry,
+        int16.moderate_scale(0),
         moderate_padding,
     ),
     shapes=shapes,
     reference=reference,
     macs=macs,
     rows=window_of,
-    variants=variants(
+    variants=int16.variants(convolution, int16.dense, int16.conv2d)
+    + variants(
         convolution,
         (
             ("mve", mve.dense, mve.FEATURES),

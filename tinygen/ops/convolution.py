@@ -23,7 +23,7 @@ ONE_PIXEL = Window((1, 1), (1, 1))
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """A convolution or dense layer, int8.
+    """A convolution or dense layer of int8 weights.
 
     ``image`` and ``output`` are NHWC shapes.  ``filters`` is (channels, kernel rows, kernel
     columns, depth / groups), a depthwise convolution having as many groups as input channels.
@@ -39,6 +39,8 @@ class Convolution:
     groups: int = 1
     window: Window = ONE_PIXEL
     pads: Pads = NO_PADS
+    dtype: str = "int8"
+    """The activations'."""
 
     @property
     def channels(self) -> int:
@@ -83,7 +85,7 @@ class Convolution:
     @cached_property
     def bound(self) -> int:
         """Largest magnitude of an accumulator, whichever taps padding skips."""
-        return accumulator_bound(self.taps, self.zero_point, self.bias)
+        return accumulator_bound(self.taps, self.zero_point, self.bias, self.dtype)
 
     @cached_property
     def folded_bias(self) -> Int64Array:
@@ -108,11 +110,15 @@ def variants(
 ) -> tuple[Variant, ...]:
     """An operator's variants from ``ways``: what each is called, does and needs of the core.
 
-    ``convolution`` reads a node; its result is kept for the next way.
+    ``convolution`` reads a node; its result is kept for the next way.  Only int8 input is read.
     """
     kept = lru_cache(maxsize=4)(convolution)
 
     def variant(isa: str, way: Lower, features: frozenset[str]) -> Variant:
-        return Variant(isa, lambda graph, node: way(kept(graph, node)), features)
+        def lower(graph: Graph, node: Node) -> Kernel | None:
+            int8 = graph.required(node, 0).dtype == "int8"
+            return way(kept(graph, node)) if int8 else None
+
+        return Variant(isa, lower, features)
 
     return tuple(variant(*way) for way in ways)

@@ -1,4 +1,4 @@
-"""DEPTHWISE_CONV_2D, int8, per-tensor or per-channel filters, any depth multiplier.
+"""DEPTHWISE_CONV_2D, int8 or int16, per-tensor or per-channel filters, any depth multiplier.
 
 Arithmetic: TFLM ``kernels/internal/reference/integer_ops/depthwise_conv.h`` and
 ``micro/kernels/depthwise_conv_common.cc``.
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.numerics import wrap32
-from tinygen.ops import conv2d, dsp_depthwise, mve, portable, scalar
+from tinygen.ops import conv2d, dsp_depthwise, int16, mve, portable, scalar
 from tinygen.ops.base import Kernel, Op, Shape, Variant
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -26,7 +25,6 @@ from tinygen.ops.common import (
     constant_filter,
     filter_scales,
     image_input,
-    int8_in_and_out,
     lookup,
     pad_image,
     requant,
@@ -84,7 +82,8 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
         for column in range(window.kernel[1]):
             taps = filters[0, row, column].astype(np.int64)
             acc += np.repeat(patches[:, :, :, row, column], multiplier, axis=-1) * taps
-    return (requant_of(graph, node).apply(wrap32(acc + bias_of(graph, node, channels))),)
+    acc += bias_of(graph, node, channels)
+    return (int16.outputs(graph, node, requant_of(graph, node), acc),)
 
 
 def requant_of(graph: Graph, node: Node) -> Requant:
@@ -95,6 +94,7 @@ def requant_of(graph: Graph, node: Node) -> Requant:
         filters.reshape(-1, channels).T,
         graph.required(node, 0).zero_point,
         bias_of(graph, node, channels),
+        graph.required(node, 0).dtype,
     )
     scales = filter_scales(graph, node, channels)
     return requant(graph, node, scales, node.attrs.activation, bound)
@@ -120,11 +120,14 @@ def convolution(graph: Graph, node: Node) -> Convolution:
         groups=source.shape[3],
         window=window,
         pads=window.resolve(*source.shape[1:3]),
+        dtype=source.dtype,
     )
 
 
 def planes(graph: Graph, node: Node) -> Kernel | None:
     """The kernel over planes; all layers of a graph with one distance between their rows."""
+    if int16.reads_int16(graph, node):
+        return None
     layers = [n for n in graph.nodes if n.op == node.op]
     pitch = max(
         (dsp_depthwise.pitch(graph.output(n).shape[2], n.attrs.stride[1]) for n in layers),
@@ -165,11 +168,13 @@ OP = Op(
     version=lambda graph, node: 3,
     inputs=(2, 3),
     restrictions=(
-        int8_in_and_out,
+        int16.int8_or_int16,
         image_input,
         constant_filter,
-        constant_bias,
+        int16.only("int8", constant_bias),
+        int16.only("int16", int16.constant_int64_bias),
         geometry,
+        int16.moderate_scale(3),
         conv2d.moderate_padding,
         multiplied,
     ),
@@ -178,6 +183,7 @@ OP = Op(
     macs=macs,
     rows=window_of,
     variants=(
+        *int16.variants(convolution, int16.depthwise),
         Variant("dsp", planes, dsp_depthwise.FEATURES),
         *variants(
             convolution,

@@ -1,4 +1,4 @@
-"""FULLY_CONNECTED, int8, per-tensor or per-channel weights.
+"""FULLY_CONNECTED, int8 or int16, per-tensor or per-channel weights.
 
 Arithmetic: TFLM ``kernels/internal/reference/integer_ops/fully_connected.h`` and
 ``micro/kernels/fully_connected_common.cc``.
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.numerics import exact_matmul, wrap32
-from tinygen.ops import dsp, mve, portable, scalar
+from tinygen.numerics import exact_matmul
+from tinygen.ops import dsp, int16, mve, portable, scalar
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -24,7 +24,6 @@ from tinygen.ops.common import (
     constant_bias,
     constant_filter,
     filter_scales,
-    int8_in_and_out,
     lookup,
     requant,
 )
@@ -35,6 +34,8 @@ from tinygen.ops.convolution import Convolution, variants
 class Attrs:
     activation: str = "NONE"
     keep_num_dims: bool = False
+    bias_type: str = ""
+    """As a convolution's."""
 
 
 def read(options: Any) -> Attrs:
@@ -45,6 +46,7 @@ def read(options: Any) -> Attrs:
     return Attrs(
         activation=lookup(ACTIVATIONS, options.FusedActivationFunction(), "activation"),
         keep_num_dims=bool(options.KeepNumDims()),
+        bias_type=int16.bias_type(options),
     )
 
 
@@ -86,15 +88,17 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
     assert source is not None and weights is not None
     channels, depth = weights.shape
     rows = source.reshape(-1, depth).astype(np.int64) - graph.required(node, 0).zero_point
-    acc = wrap32(exact_matmul(rows, weights.T) + bias_of(graph, node, channels))
-    return (requant_of(graph, node).apply(acc).reshape(graph.output(node).shape),)
+    acc = exact_matmul(rows, weights.T) + bias_of(graph, node, channels)
+    made = int16.outputs(graph, node, requant_of(graph, node), acc)
+    return (made.reshape(graph.output(node).shape),)
 
 
 def requant_of(graph: Graph, node: Node) -> Requant:
     weights = graph.required(node, 1).data
     assert weights is not None
     zero_point = graph.required(node, 0).zero_point
-    bound = accumulator_bound(weights, zero_point, bias_of(graph, node, len(weights)))
+    bias, dtype = bias_of(graph, node, len(weights)), graph.required(node, 0).dtype
+    bound = accumulator_bound(weights, zero_point, bias, dtype)
     scales = filter_scales(graph, node, len(weights))
     return requant(graph, node, scales, node.attrs.activation, bound)
 
@@ -116,6 +120,7 @@ def convolution(graph: Graph, node: Node) -> Convolution:
         bias=bias_of(graph, node, channels),
         zero_point=source.zero_point,
         scaling=requant_of(graph, node),
+        dtype=source.dtype,
     )
 
 
@@ -150,11 +155,20 @@ OP = Op(
     write=write,
     version=version,
     inputs=(2, 3),
-    restrictions=(int8_in_and_out, constant_filter, constant_bias, geometry, bias_scale),
+    restrictions=(
+        int16.int8_or_int16,
+        constant_filter,
+        int16.only("int8", constant_bias),
+        int16.only("int16", int16.constant_bias),
+        geometry,
+        bias_scale,
+        int16.moderate_scale(0),
+    ),
     shapes=shapes,
     reference=reference,
     macs=macs,
-    variants=variants(
+    variants=int16.variants(convolution, int16.dense)
+    + variants(
         convolution,
         (
             ("mve", mve.dense, mve.FEATURES),

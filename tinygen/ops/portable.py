@@ -52,7 +52,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
     if conv.dense:
         return None
     grouped = conv.taps.reshape(conv.groups, conv.channels // conv.groups, -1)
-    params = _geometry(conv) | {"groups": conv.groups}
+    params = geometry(conv) | {"groups": conv.groups}
     return _over_window(
         conv,
         name=f"conv2d_{shape_name(conv)}",
@@ -69,7 +69,7 @@ def depthwise(conv: Convolution) -> Kernel | None:
         conv,
         name=f"depthwise_{shape_name(conv)}",
         template="depthwise_conv2d/portable.c.j2",
-        params=_geometry(conv) | {"multiplier": conv.channels // conv.depth},
+        params=geometry(conv) | {"multiplier": conv.channels // conv.depth},
         weights=conv.taps.T.reshape(-1),
         cycles=10 * conv.macs,
     )
@@ -82,7 +82,8 @@ def shape_name(conv: Convolution) -> str:
     return f"{rows}x{columns}_{sizes[0]}_to_{sizes[1]}"
 
 
-def _geometry(conv: Convolution) -> dict[str, object]:
+def geometry(conv: Convolution) -> dict[str, object]:
+    """What templates of windows over an image need to know of shapes."""
     batch, height, width, depth = conv.image
     return {
         "batch": batch, "height": height, "width": width, "depth": depth,

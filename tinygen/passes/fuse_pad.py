@@ -12,6 +12,7 @@ from dataclasses import replace
 from tinygen.graph import Graph, Node
 from tinygen.ops import conv2d, depthwise_conv2d, pad
 from tinygen.ops.common import Pads, is_int8
+from tinygen.ops.int16 import is_int16
 
 _WINDOWED = (conv2d.OP.name, depthwise_conv2d.OP.name)
 
@@ -34,9 +35,10 @@ def fuse_pad(graph: Graph) -> Graph:
 
 def _image_pads(graph: Graph, node: Node) -> Pads | None:
     """Rows and columns that ``node`` adds, if it is a PAD of rows and columns with zero points."""
-    if node.op not in pad.NAMES or not is_int8(graph.output(node)):
+    target = graph.output(node)
+    if node.op not in pad.NAMES or not (is_int8(target) or is_int16(target)):
         return None
-    if pad.fill_value(graph, node) != graph.output(node).zero_point:
+    if pad.fill_value(graph, node) != target.zero_point:
         return None
     amounts = pad.amounts(graph, node)
     if len(amounts) != 4 or amounts[0] != (0, 0) or amounts[3] != (0, 0):

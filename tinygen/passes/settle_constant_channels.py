@@ -21,9 +21,11 @@ _AXES = {conv2d.OP.name: 0, depthwise_conv2d.OP.name: 3}
 
 
 def settle_constant_channels(graph: Graph) -> Graph:
-    """``graph`` in which convolutions' all-zero channels have a small bias and a usual scale."""
+    """``graph`` in which all-zero channels of int8 convolutions have small biases, usual scales."""
     for position, node in enumerate(graph.nodes):
-        if node.op in _AXES and len(node.inputs) == 3 and graph.input(node, 2) is not None:
+        if node.op not in _AXES or graph.required(node, 0).dtype != "int8":
+            continue
+        if len(node.inputs) == 3 and graph.input(node, 2) is not None:
             graph = _settled(graph, position, node)
     return graph
 
