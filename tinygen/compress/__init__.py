@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tinygen.compress import prune
 from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
 
-METHODS: tuple[Method, ...] = ()
+METHODS: tuple[Method, ...] = (prune.METHOD,)
 
 __all__ = ["METHODS", "Context", "Method", "Recipe", "RecipeStep", "parse"]
