@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from tinygen.compress import prune
+from tinygen.compress import prune, quantize
 from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
 
-METHODS: tuple[Method, ...] = (prune.METHOD,)
+METHODS: tuple[Method, ...] = (
+    prune.METHOD,
+    quantize.METHOD,
+)
 
 __all__ = ["METHODS", "Context", "Method", "Recipe", "RecipeStep", "parse"]

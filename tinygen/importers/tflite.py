@@ -30,6 +30,9 @@ _DTYPES = {
     tflite.TensorType.FLOAT32: "float32",
 }
 
+_INT4 = tflite.TensorType.INT4
+"""Constants of it become int8 tensors of values in -8..7, as TFLM's kernels see them."""
+
 
 MAX_OPERATORS = 2_000
 MAX_TENSORS = 10_000
@@ -73,6 +76,30 @@ def load(data: bytes, filename: str = "model.tflite") -> Graph:
 
     Raises :class:`InputError` for anything that is not a sound model of supported operators.
     """
+    return _load(data, filename, _check_operators)
+
+
+def load_float(
+    data: bytes,
+    filename: str = "model.tflite",
+    check_operators: Callable[[Graph], None] = lambda graph: None,
+) -> Graph:
+    """As :func:`load`, for networks of float32: the graph is sound and its operators are known.
+
+    What operators ask of float tensors is for ``check_operators`` to say, which raises
+    :class:`InputError`: :func:`tinygen.compress.float_graph.load` gives one.
+    """
+    return _load(data, filename, check_operators)
+
+
+def _check_operators(graph: Graph) -> None:
+    for node in graph.nodes:
+        check(BY_NAME[node.op], graph, node)
+    if sum(BY_NAME[node.op].macs(graph, node) for node in graph.nodes) > MAX_MACS:
+        raise InputError(f"{graph.source}: more than {MAX_MACS:,} multiply-accumulates")
+
+
+def _load(data: bytes, filename: str, check_operators: Callable[[Graph], None]) -> Graph:
     name = PurePath(filename).name
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise InputError(
@@ -81,6 +108,7 @@ def load(data: bytes, filename: str = "model.tflite") -> Graph:
         )
     try:
         graph = _Reader(data, name).graph()
+        check_operators(graph)
     except InputError:
         raise
     except _DAMAGE as error:
@@ -88,6 +116,14 @@ def load(data: bytes, filename: str = "model.tflite") -> Graph:
             f"{name}: the file is damaged ({type(error).__name__})", "get or convert it again"
         ) from error
     return graph
+
+
+def unpack_int4(data: Array, count: int) -> Array:
+    """``count`` values in -8..7, int8, of which bytes hold two: the first in the lower half."""
+    halves = np.frombuffer(data.tobytes(), dtype=np.int8)
+    pairs = np.stack([halves << 4, halves & -16], axis=1).reshape(-1)
+    values: Array = (pairs >> 4)[:count]
+    return values
 
 
 class _Reader:
@@ -132,10 +168,6 @@ class _Reader:
         if not graph.inputs or not graph.outputs:
             raise InputError(f"{self.name}: the model has no input or no output")
         graph.check()
-        for node in graph.nodes:
-            check(BY_NAME[node.op], graph, node)
-        if sum(BY_NAME[node.op].macs(graph, node) for node in graph.nodes) > MAX_MACS:
-            raise InputError(f"{self.name}: more than {MAX_MACS:,} multiply-accumulates")
         return graph
 
     def _count(self, length: int, item: int, what: str) -> range:
@@ -149,7 +181,8 @@ class _Reader:
     def _tensor(self, tensor: Any) -> Tensor:
         name = (tensor.Name() or b"").decode("utf-8", "replace")
         where = f"{self.name}: tensor {printable(name)!r}"
-        if tensor.Type() not in _DTYPES:
+        packed = tensor.Type() == _INT4 and tensor.Buffer() > 0
+        if tensor.Type() not in _DTYPES and not packed:
             kind = _TYPES.get(tensor.Type(), tensor.Type())
             raise InputError(f"{where}: element type {kind} is not supported")
         if tensor.IsVariable():
@@ -157,11 +190,15 @@ class _Reader:
         if tensor.Sparsity() is not None:
             raise InputError(f"{where}: sparse tensors are not supported")
         shape = self._indices(tensor.Shape, tensor.ShapeLength())
-        dtype = _DTYPES[tensor.Type()]
-        data = self._data(tensor.Buffer(), shape, dtype, where)
+        dtype = "int8" if packed else _DTYPES[tensor.Type()]
+        data = self._data(tensor.Buffer(), shape, dtype, where, packed)
+        if packed and data is None:
+            raise InputError(f"{where}: element type INT4 is supported for constants alone")
         return Tensor(name, shape, dtype, self._quant(tensor.Quantization(), where, shape), data)
 
-    def _data(self, index: int, shape: tuple[int, ...], dtype: str, where: str) -> Array | None:
+    def _data(
+        self, index: int, shape: tuple[int, ...], dtype: str, where: str, packed: bool = False
+    ) -> Array | None:
         if not 0 <= index < self.model.BuffersLength():
             raise InputError(f"{where}: buffer {index} does not exist; the file is damaged")
         buffer = self.model.Buffers(index)
@@ -171,9 +208,13 @@ class _Reader:
         if index == 0 or length == 0:
             return None
         self._count(length, 1, "bytes of a buffer")
-        expected = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+        elements = int(np.prod(shape, dtype=object))
+        expected = (elements + 1) // 2 if packed else elements * np.dtype(dtype).itemsize
         if length != expected or min(shape, default=1) < 0:
-            raise InputError(f"{where}: {length} bytes of data for shape {shape} of {dtype}")
+            kind = "int4" if packed else dtype
+            raise InputError(f"{where}: {length} bytes of data for shape {shape} of {kind}")
+        if packed:
+            return unpack_int4(buffer.DataAsNumpy(), elements).reshape(shape)
         values: Array = np.frombuffer(buffer.DataAsNumpy().tobytes(), dtype=np.dtype(dtype))
         return values.reshape(shape)
 

@@ -1,0 +1,141 @@
+"""Keras models as float graphs, by TensorFlow's own converter.
+
+The converter folds batch normalizations into convolutions and fuses activations.  TensorFlow is
+imported by the functions that use it, and not before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinygen.compress import float_graph
+from tinygen.compress.calibration import Range
+from tinygen.errors import InputError
+from tinygen.graph import Array, Graph
+
+TOLERANCE = 1e-4
+"""How far the converted network's values may lie from Keras's, over the largest: both round."""
+
+
+def to_tflite(model: Any) -> bytes:
+    """``model`` as a float32 .tflite for one example at a time.
+
+    Raises :class:`InputError` when it has several inputs, an input of unknown extent, or what the
+    converter cannot convert.
+    """
+    import tensorflow as tf
+
+    name = getattr(model, "name", "model")
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1:
+        raise InputError(
+            f"{name}: has {len(inputs)} inputs; only networks of one are quantized",
+            "" if inputs else "build the model, or call it once",
+        )
+    shape = tuple(inputs[0].shape[1:])
+    if None in shape:
+        raise InputError(f"{name}: input shape {shape} has an unknown extent")
+
+    # The model's call, and not the model: its name need not be one that TensorFlow allows.
+    def call(x: Any) -> Any:
+        return model.call(x, training=False)
+
+    try:
+        function = tf.function(call, autograph=False).get_concrete_function(
+            tf.TensorSpec((1, *shape), tf.float32, name="input")
+        )
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+        return bytes(converter.convert())
+    except Exception as error:  # the converter raises whatever its parts do
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: TensorFlow cannot convert it: {first[:200]}") from error
+
+
+def convert(model: Any) -> Graph:
+    """``model`` as a float graph, its tensors named after Keras's layers."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", getattr(model, "name", "model")) or "model"
+    graph = float_graph.load(to_tflite(model), f"{name}.keras")
+    names = {layer.name for layer in _all_layers(model)}
+    tensors = (replace(t, name=_renamed(t.name, names)) for t in graph.tensors)
+    return replace(graph, tensors=tuple(tensors))
+
+
+def _all_layers(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)
+
+
+def _renamed(name: str, layers: set[str]) -> str:
+    """``conv_1/convolution`` as ``conv/convolution``: TensorFlow numbers each call of a layer."""
+
+    def renamed(part: re.Match[str]) -> str:
+        bare = re.sub(r"_\d+$", "", part[0])
+        return bare if bare in layers else part[0]
+
+    return re.sub(r"[^/;]+", renamed, name)
+
+
+def learned_ranges(model: Any, graph: Graph, inputs: Array) -> dict[int, Range]:
+    """The ranges that ``model`` carries for its layers' outputs, by tensor of ``graph``.
+
+    A tensor is a layer's output when it has the same values for ``inputs`` (a few examples).  What
+    the converter merged into the layer after it has no such tensor; then the outputs of the layers
+    that follow are looked for, as long as there is one of them.
+    """
+    carried: dict[str, Range] = getattr(model, "tinygen_ranges", None) or {}
+    if not carried:
+        return {}
+    import keras
+
+    known = {layer.name: layer for layer in model.layers}
+    for name, (low, high) in carried.items():
+        if name not in known:
+            raise InputError(f"{model.name}: has a range for {name!r}, which is none of its layers")
+        if not (np.isfinite((low, high)).all() and low <= high):
+            raise InputError(f"{model.name}: the range {low}..{high} of {name!r} is none")
+    chains = {name: tuple(_chain(known[name])) for name in carried}
+    outputs = {layer.name: layer.output for chain in chains.values() for layer in chain}
+    computed = keras.Model(model.inputs, outputs)(inputs, training=False)
+    values = float_graph.run_all(graph, inputs)
+    found: dict[int, Range] = {}
+    for name, chain in chains.items():
+        for layer in chain:
+            same = _tensors_of(graph, values, np.asarray(computed[layer.name]))
+            for index in same:
+                found.setdefault(index, _with_zero(carried[name]))
+            if same:
+                break
+    return found
+
+
+def _chain(layer: Any) -> Iterator[Any]:
+    """``layer`` and those that follow, up to one whose output is not read by exactly one."""
+    while True:
+        if not isinstance(getattr(layer, "output", None), list | tuple | dict):
+            yield layer
+        readers = [node.operation for node in layer._outbound_nodes]
+        if len(readers) != 1:
+            return
+        (layer,) = readers
+
+
+def _tensors_of(graph: Graph, values: float_graph.Values, wanted: Array) -> list[int]:
+    computed = (*graph.inputs, *(i for node in graph.nodes for i in node.outputs))
+    close = TOLERANCE * float(np.abs(wanted).max(initial=1e-6))
+    return [
+        i
+        for i in computed
+        if values[i].size == wanted.size
+        and np.abs(values[i].reshape(-1) - wanted.reshape(-1)).max(initial=0) <= close
+    ]
+
+
+def _with_zero(given: Range) -> Range:
+    return min(float(given[0]), 0.0), max(float(given[1]), 0.0)

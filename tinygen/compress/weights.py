@@ -1,0 +1,101 @@
+"""Weights as integers: symmetric, by scales for each channel or one for the tensor.
+
+The rules are those of TensorFlow Lite's 8-bit quantization specification: zero points of 0, and
+values in -127..127, or -7..7 for four bits.  Zero stays zero, and weights that lie on the grid of
+their channel's largest come out as exactly that grid's integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tinygen.graph import Array
+from tinygen.numerics import float32
+
+Grouping = Literal["per_channel", "per_tensor"]
+WeightRange = Literal["max", "mse"]
+Step = float | Literal["power_of_two"] | None
+
+SHRINKS = np.linspace(1, 0.3, 71)
+"""Parts of the largest weight that the search for the smallest error takes as the range."""
+
+BIAS_LIMIT = 1 << 30
+"""Largest quantized bias: it leaves half of an accumulator's range to the products."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """Integers ``values`` (int8) that stand for ``values * scale`` along ``axis``.
+
+    ``scale`` is float64 holding float32 values: one, or one for each index of ``axis``.
+    """
+
+    values: Array
+    scale: Array
+    axis: int
+
+    @property
+    def real(self) -> Array:
+        """The weights that the integers stand for, float32."""
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return (self.values * self.scale.reshape(shape)).astype(np.float32)
+
+
+def quantize(
+    weights: Array,
+    axis: int,
+    bits: int = 8,
+    grouping: Grouping = "per_channel",
+    weight_range: WeightRange = "max",
+    step: Step = None,
+    least: Array | float = 0.0,
+) -> Quantized:
+    """``weights`` (float32) with output channels along ``axis`` as integers of ``bits`` bits.
+
+    ``weight_range`` ``max`` lets the largest weight be the largest integer, ``mse`` tries smaller
+    ranges too and takes that of the smallest squared error.  ``step`` is a scale for the whole
+    tensor: weights beyond its range saturate; ``power_of_two`` is the finest that saturates none.
+    No scale is below ``least`` (one value or one a channel).
+    """
+    largest = (1 << (bits - 1)) - 1
+    rows = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).astype(np.float64)
+    groups = rows if grouping == "per_channel" and step is None else rows.reshape(1, -1)
+    tops = np.abs(groups).max(axis=1)
+    if step is None:
+        scale = tops / largest
+        if weight_range == "mse":
+            scale = scale * best_shrink(groups, scale, largest)
+        scale = _without_zeros(scale)
+    elif step == "power_of_two":
+        scale = np.exp2(np.ceil(np.log2(tops / largest))) if tops[0] > 0 else np.ones(1)
+    else:
+        scale = np.array([step], dtype=np.float64)
+    least = np.asarray(least, dtype=np.float64).reshape(-1)
+    scale = np.maximum(scale, least.max() if len(scale) == 1 else least)
+    scale = np.array([float32(s) for s in np.maximum(scale, np.finfo(np.float32).tiny)])
+    integers = np.clip(np.rint(rows / scale[:, None]), -largest, largest).astype(np.int8)
+    shape = np.moveaxis(weights, axis, 0).shape
+    values = np.ascontiguousarray(np.moveaxis(integers.reshape(shape), 0, axis))
+    return Quantized(values, scale, axis)
+
+
+def _without_zeros(scale: Array) -> Array:
+    """Channels without weights take the others' largest scale, which their bias is counted in."""
+    return np.where(scale > 0, scale, scale.max() or 1.0)
+
+
+def best_shrink(groups: Array, scale: Array, largest: int) -> Array:
+    """For each row of ``groups`` the factor of its ``scale`` with the smallest squared error."""
+    best, least = np.ones(len(groups)), np.full(len(groups), np.inf)
+    safe = np.where(scale > 0, scale, 1.0)
+    for shrink in SHRINKS:  # from 1 down: of equals the widest range is taken
+        steps = (safe * shrink)[:, None]
+        error = np.square(np.clip(np.rint(groups / steps), -largest, largest) * steps - groups)
+        total = error.sum(axis=1)
+        better = total < least * (1 - 1e-9)
+        best, least = np.where(better, shrink, best), np.where(better, total, least)
+    return best
