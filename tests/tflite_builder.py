@@ -18,6 +18,7 @@ import tflite
 Array = np.ndarray[Any, Any]
 
 DTYPES = {
+    "int4": tflite.TensorType.INT4,
     "int8": tflite.TensorType.INT8,
     "uint8": tflite.TensorType.UINT8,
     "int16": tflite.TensorType.INT16,

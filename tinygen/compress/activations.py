@@ -20,8 +20,9 @@ Quants = dict[int, Quant]
 
 SAME_SCALE = {
     *("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2"),
-    *("MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION"),
+    *("MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION", "RELU6"),
 }
+"""Operators whose kernels do not rescale: TFLM's RELU6 is among them, its RELU is not."""
 
 FIXED = {
     8: {
@@ -59,27 +60,27 @@ def separate_fixed_outputs(graph: Graph) -> Graph:
         if node.op in FIXED[8]:
             fixed[node.outputs[0]] = "TANH" if node.op == "TANH" else "SOFTMAX"
         elif node.op in SAME_SCALE:
-            kinds = {
-                fixed.get(i)
-                for i in operands(node)
-                if not graph.at(i).constant or node.op == "CONCATENATION"
-            }
-            if len(kinds) == 1:
-                (kind,) = kinds
-                if kind is not None:
-                    fixed[node.outputs[0]] = kind
-            else:
-                inputs = list(node.inputs)
-                for place, index in enumerate(node.inputs):
-                    if index in fixed:
-                        source = graph.at(index)
-                        name = f"{source.name}/requantized"
-                        graph, copy = graph.add_tensor(replace(source, name=name))
-                        nodes.append(Node("QUANTIZE", (index,), (copy,), None, node.index))
-                        inputs[place] = copy
-                node = replace(node, inputs=tuple(inputs))
+            sources = node.inputs if node.op == "CONCATENATION" else node.inputs[:1]
+            kinds = {fixed.get(i, "") for i in sources}
+            if len(kinds) > 1:
+                graph, copies, node = _with_copies(graph, node, set(fixed))
+                nodes += copies
+            elif kinds != {""}:
+                fixed[node.outputs[0]] = kinds.pop()
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))
+
+
+def _with_copies(graph: Graph, node: Node, fixed: set[int]) -> tuple[Graph, list[Node], Node]:
+    """``node`` reading copies of its inputs that are ``fixed``, and the nodes that make these."""
+    inputs, copies = list(node.inputs), []
+    for place, index in enumerate(node.inputs):
+        if index in fixed:
+            source = graph.at(index)
+            graph, copy = graph.add_tensor(replace(source, name=f"{source.name}/requantized"))
+            copies.append(Node("QUANTIZE", (index,), (copy,), None, node.index))
+            inputs[place] = copy
+    return graph, copies, replace(node, inputs=tuple(inputs))
 
 
 def activation_quants(graph: Graph, ranges: Mapping[int, Range], bits: int) -> Quants:
