@@ -50,15 +50,19 @@ int main(void)
 
 def run(
     board: Board,
-    graphs: Sequence[Graph],
+    graphs: Sequence[Graph | plan.Plan],
     inputs: Sequence[Sequence[Array]],
     folder: Path,
     optimize: Sequence[str] = ("-O2",),
 ) -> list[list[Array]]:
-    """Outputs of each graph for its inputs, computed on the emulated core of ``board``."""
+    """Outputs of each graph or plan for its inputs, computed on the emulated core of ``board``."""
     names = [f"m{i}" for i in range(len(graphs))]
-    for name, graph in zip(names, graphs, strict=True):
-        for path, text in emit.sources(plan.make(graph, board.features), name).items():
+    plans = [
+        graph if isinstance(graph, plan.Plan) else plan.make(graph, board.features)
+        for graph in graphs
+    ]
+    for name, made in zip(names, plans, strict=True):
+        for path, text in emit.sources(made, name).items():
             (folder / Path(path).name).write_text(text)
     includes = [f'#include "{name}.h"' for name in names]
     for name, given in zip(names, inputs, strict=True):
@@ -71,7 +75,7 @@ def run(
     elf = build(board, [driver, *(folder / f"{name}.c" for name in names)], folder, optimize)
     finished = qemu.run(board, elf, timeout=SECONDS)
     assert finished.status == 0, finished
-    return _outputs(graphs, finished.output)
+    return _outputs([made.graph for made in plans], finished.output)
 
 
 def build(

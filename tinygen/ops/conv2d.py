@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Int64Array, exact_matmul
-from tinygen.ops import dsp, dsp_depthwise, int16, mve, portable, scalar
+from tinygen.ops import dsp, dsp_depthwise, int16, mve, portable, scalar, sparse, sparse_dsp
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -227,8 +227,10 @@ OP = Op(
             ("dsp", dsp.dense_row, dsp.FEATURES),
             ("dsp", dsp.conv2d, dsp.FEATURES),
             ("dsp", dsp_depthwise.planes, dsp.FEATURES),
+            *sparse_dsp.DENSE,
             *scalar.DENSE,
             *scalar.CONV2D,
+            *sparse.DENSE,
             ("portable", portable.dense, portable.FEATURES),
             ("portable", portable.conv2d, portable.FEATURES),
         ),

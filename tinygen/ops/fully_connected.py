@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import exact_matmul
-from tinygen.ops import dsp, int16, mve, portable, scalar
+from tinygen.ops import dsp, int16, mve, portable, scalar, sparse, sparse_dsp
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -174,7 +174,9 @@ OP = Op(
             ("mve", mve.dense, mve.FEATURES),
             ("dsp", dsp.dense, dsp.FEATURES),
             ("dsp", dsp.dense_row, dsp.FEATURES),
+            *sparse_dsp.DENSE,
             *scalar.DENSE,
+            *sparse.DENSE,
             ("portable", portable.dense, portable.FEATURES),
         ),
     ),
