@@ -141,7 +141,7 @@ def test_pairs_hold_the_weights() -> None:
 
 def test_pairs_that_do_not_fit_stay_portable() -> None:
     graph = dense_chain(8, 4)
-    weights = np.zeros((4, 8), dtype=np.int8)
+    weights = np.ones((4, 8), dtype=np.int8)
     weights[2, 4:6] = (-128, 0)  # 256 * 128 is no 16-bit number
     assert variants(graph.with_tensor(1, data=weights)) == ["portable"]
     weights[2, 4:6] = (-128, -1)
@@ -152,7 +152,7 @@ def test_sums_that_could_overflow_stay_portable() -> None:
     graph = dense_chain(2048, 4)
     weights = np.full((4, 2048), 127, dtype=np.int8)
     assert variants(graph.with_tensor(1, data=weights)) == ["portable"]
-    weights[:, 8:] = 0
+    weights[:, 8:] = 1
     assert variants(graph.with_tensor(1, data=weights)) == ["dsp"]
 
 
