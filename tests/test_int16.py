@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_operators
+import tflite_builder as tb
 from hypothesis import Phase, given, settings
 from strategies import Case
 from strategies_int16 import CASES
 
 from tinygen import boards, plan
+from tinygen.errors import InputError
 from tinygen.importers import tflite
-from tinygen.ops import int16
+from tinygen.ops import BY_NAME, int16
 
 QUICK, WIDE = 15, 300
 QUICK_IN_C, WIDE_IN_C = 5, 200
@@ -32,6 +34,14 @@ def draw(name: str, count: int) -> list[Case]:
 
     collect()
     return cases
+
+
+def test_every_operator_has_cases_or_refuses_int16() -> None:
+    assert set(BY_NAME) - set(CASES) == {"HARD_SWISH"}
+    tensors = tuple(tb.Tensor((4,), "int16", (2.0**-12,), (0,)) for _ in range(2))
+    ops = (tb.Op("HARD_SWISH", (0,), (1,), {}),)
+    with pytest.raises(InputError, match="needs int8 input and output .* has int16 and int16"):
+        tflite.load(tb.Model(tensors, ops, (0,), (1,)).bytes)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -335,7 +335,8 @@ REFUSED: dict[str, tuple[Callable[[], tb.Model], str, bool]] = {
     ),
     "operands of ADD": (
         lambda: model("ADD", *(tb.Tensor((2,), "int32"),) * 3),
-        "needs int8 operands and output with one scale each, has int32, int32 and int32", False,
+        "needs operands and output all int8, or all int16 with zero points of 0, with one scale "
+        "each, has int32, int32 and int32", False,
     ),
     "shapes of MUL": (
         lambda: model("MUL", real((2, 3)), real((3, 2)), real((3, 3))),

@@ -1,4 +1,4 @@
-"""ADD, int8, operands that broadcast.
+"""ADD, int8 or int16, operands that broadcast.
 
 Arithmetic: TFLM ``kernels/internal/reference/integer_ops/add.h`` and
 ``micro/kernels/add_common.cc``.

@@ -1,4 +1,4 @@
-"""AVERAGE_POOL_2D, int8: what is averaged are the pixels inside the image.
+"""AVERAGE_POOL_2D, int8 or int16: what is averaged are the pixels inside the image.
 
 Arithmetic: TFLM ``kernels/internal/reference/integer_ops/pooling.h`` and
 ``micro/kernels/pooling_common.cc``.
@@ -10,9 +10,9 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import clamp
-from tinygen.ops import pooling
+from tinygen.ops import int16, pooling
 from tinygen.ops.base import Kernel, Op, Variant
-from tinygen.ops.common import activation_limits, image_input, int8_in_and_out, version_by_type
+from tinygen.ops.common import activation_limits, image_input, version_by_type
 
 
 def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
@@ -25,7 +25,7 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
     # To the nearest integer, halves away from zero.
     averages = np.sign(sums) * ((np.abs(sums) + taps // 2) // taps)
     limits = activation_limits(graph, node, node.attrs.activation)
-    return (clamp(averages, *limits).astype(np.int8),)
+    return (clamp(averages, *limits).astype(image.dtype),)
 
 
 def lower(graph: Graph, node: Node) -> Kernel:
@@ -39,7 +39,7 @@ OP = Op(
     read=pooling.read,
     write=pooling.write,
     version=version_by_type,
-    restrictions=(int8_in_and_out, image_input, pooling.same_quantization, pooling.geometry),
+    restrictions=(int16.int8_or_int16, image_input, pooling.same_quantization, pooling.geometry),
     shapes=pooling.shapes,
     reference=reference,
     rows=pooling.unpadded,

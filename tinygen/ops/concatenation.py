@@ -73,11 +73,15 @@ def lower(graph: Graph, node: Node) -> Kernel:
 
 
 def plain_values(graph: Graph, node: Node) -> bool:
-    """needs inputs of its output's element type {outputs[0].dtype} and quantization"""
+    """needs inputs of its output's element type {outputs[0].dtype} and quantization, int16 ones
+    zero points of 0"""
     target = graph.output(node)
+    every = (*sources_of(graph, node), target)
+    if target.dtype == "int16" and any(parameters(t)[1] for t in every):
+        return False
     return all(
-        s.dtype == target.dtype and (s.dtype != "int8" or parameters(s) == parameters(target))
-        for s in sources_of(graph, node)
+        t.dtype == target.dtype and (t.dtype != "int8" or parameters(t) == parameters(target))
+        for t in every
     )
 
 

@@ -78,12 +78,17 @@ def write(graph: Graph, node: Node) -> dict[str, Any]:
         "DilationWFactor": attrs.dilation[1],
         "Padding": code_of(PADDINGS, attrs.padding, "padding"),
         "FusedActivationFunction": code_of(ACTIVATIONS, attrs.activation, "activation"),
+        **int16.bias_type_option(attrs.bias_type),
     }
 
 
 def version(graph: Graph, node: Node) -> int:
-    """Version 3 takes int8, version 6 groups."""
-    return 6 if groups_of(graph, node) > 1 else 3
+    """Version 3 takes int8, version 4 int16, version 6 groups, version 8 sums in 32 bits."""
+    if node.attrs.bias_type:
+        return 8
+    if groups_of(graph, node) > 1:
+        return 6
+    return 4 if int16.reads_int16(graph, node) else 3
 
 
 def window_of(graph: Graph, node: Node) -> Window:
@@ -207,8 +212,8 @@ OP = Op(
         int16.int8_or_int16,
         image_input,
         constant_filter,
-        int16.only("int8", constant_bias),
-        int16.only("int16", int16.constant_bias),
+        int16.unless_int16(constant_bias),
+        int16.when_int16(int16.constant_bias),
         geometry,
         int16.moderate_scale(0),
         moderate_padding,

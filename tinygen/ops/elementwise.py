@@ -13,11 +13,12 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import INT32_MAX, Int64Array, Multiplier, quantize_multiplier, requantize
+from tinygen.ops import int16
 from tinygen.ops.base import Arg, Input, Kernel, Output, Shape
-from tinygen.ops.common import ACTIVATIONS, Requant, code_of, is_int8, lookup, requant
+from tinygen.ops.common import ACTIVATIONS, Requant, code_of, lookup, requant
 
-HEADROOM = 20
-"""Bits by which ADD and SUB shift their int8 operands left before they rescale them."""
+HEADROOM = {"int8": 20, "int16": 15}
+"""Bits by which ADD and SUB shift their operands left before they rescale them."""
 
 HALF = Multiplier(1 << 30, 0)
 """What the operand with the larger scale is multiplied by: one half, exactly."""
@@ -45,10 +46,10 @@ def shapes(graph: Graph, node: Node) -> tuple[Shape, ...]:
     return (np.broadcast_shapes(*(graph.required(node, i).shape for i in (0, 1))),)
 
 
-def int8_operands(graph: Graph, node: Node) -> bool:
-    """needs int8 operands and output with one scale each, has {inputs[0].dtype},
-    {inputs[1].dtype} and {outputs[0].dtype}"""
-    return all(map(is_int8, (graph.input(node, 0), graph.input(node, 1), graph.output(node))))
+def one_type(graph: Graph, node: Node) -> bool:
+    """needs operands and output all int8, or all int16 with zero points of 0, with one scale each,
+    has {inputs[0].dtype}, {inputs[1].dtype} and {outputs[0].dtype}"""
+    return int16.alike(graph.input(node, 0), graph.input(node, 1), graph.output(node))
 
 
 def broadcastable(graph: Graph, node: Node) -> bool:
@@ -112,18 +113,18 @@ class Sum:
     zero_points: tuple[int, int]
     sign: int
     output: Requant
+    dtype: str = "int8"
 
     def apply(self, first: Array, second: Array) -> Array:
-        """The int8 output for two int8 operands."""
+        """The output for two operands, all of ``dtype``."""
         a, b = (
             self._term(*given)
             for given in zip((first, second), self.zero_points, self.multipliers, strict=True)
         )
-        return self.output.apply(a + self.sign * b)
+        return self.output.apply(a + self.sign * b, self.dtype)
 
-    @staticmethod
-    def _term(values: Array, zero_point: int, multiplier: Multiplier) -> Int64Array:
-        shifted = (values.astype(np.int64) - zero_point) << HEADROOM
+    def _term(self, values: Array, zero_point: int, multiplier: Multiplier) -> Int64Array:
+        shifted = (values.astype(np.int64) - zero_point) << HEADROOM[self.dtype]
         return requantize(shifted, multiplier.mantissa, multiplier.shift)
 
 
@@ -131,7 +132,8 @@ def sum_scales(graph: Graph, node: Node) -> tuple[float, float, float]:
     """Real multipliers of both operands and of the output."""
     first, second = (graph.required(node, i).scale for i in (0, 1))
     twice = 2 * max(first, second)
-    return first / twice, second / twice, twice / ((1 << HEADROOM) * graph.output(node).scale)
+    units = 1 << HEADROOM[graph.output(node).dtype]
+    return first / twice, second / twice, twice / (units * graph.output(node).scale)
 
 
 def comparable_scales(graph: Graph, node: Node) -> bool:
@@ -141,19 +143,22 @@ def comparable_scales(graph: Graph, node: Node) -> bool:
     return all(0 < s < 1 and quantize_multiplier(s).shift <= 0 for s in sum_scales(graph, node))
 
 
-SUM_RESTRICTIONS = (int8_operands, broadcastable, comparable_scales)
+SUM_RESTRICTIONS = (one_type, broadcastable, comparable_scales)
 
 
 def weighted_sum(graph: Graph, node: Node, sign: int) -> Sum:
     """The sum (``sign`` 1) or difference (-1) that ``node`` computes."""
     first, second = (graph.required(node, i) for i in (0, 1))
     scales = sum_scales(graph, node)
-    bound = 2 * (255 << (HEADROOM - 1))  # neither operand's multiplier is above one half
+    dtype = graph.output(node).dtype
+    farthest = {"int8": 255, "int16": 32768}[dtype]
+    bound = 2 * (farthest << (HEADROOM[dtype] - 1))  # neither multiplier is above one half
     return Sum(
         (quantize_multiplier(scales[0]), quantize_multiplier(scales[1])),
         (first.zero_point, second.zero_point),
         sign,
         requant(graph, node, scales[2:], node.attrs.activation, bound),
+        dtype,
     )
 
 
@@ -188,7 +193,7 @@ def line(scaling: Sum) -> Line | None:
     out = scaling.output
     last = out.multipliers[0]
     real = [
-        m.mantissa * last.mantissa * 2.0 ** (m.shift + last.shift + HEADROOM - 62)
+        m.mantissa * last.mantissa * 2.0 ** (m.shift + last.shift + HEADROOM["int8"] - 62)
         for m in scaling.multipliers
     ]
     for shift in LINE_SHIFTS:
@@ -236,8 +241,8 @@ def _fits(sums: Int64Array, *added: int) -> bool:
 
 
 def line_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel | None:
-    """Portable kernel of a sum that is a line: two multiplications an element."""
-    found = line(scaling)
+    """Portable kernel of an int8 sum that is a line: two multiplications an element."""
+    found = line(scaling) if scaling.dtype == "int8" else None
     if found is None:
         return None
     factors, out = (found.first, found.second), scaling.output
@@ -268,8 +273,10 @@ def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel:
     """Portable kernel of a sum.
 
     The operand with the larger scale is halved exactly, a plain shift.  The other's product of 9
-    by 31 bits is made of two that fit 32 bits, its multiplier cut into ``coarse`` and ``fine``.
+    (int16: 16) by 31 bits is made of two that fit 32 bits, its multiplier cut into ``coarse`` and
+    ``fine``.
     """
+    dropped = 31 - HEADROOM[scaling.dtype]  # bits of the product that TFLM rounds away
     large = scaling.multipliers.index(HALF)
     small = 1 - large
     multiplier = scaling.multipliers[small]
@@ -277,7 +284,15 @@ def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel:
     params["shifted"] = multiplier.shift < 0
     differences = ("large - small", "small - large")
     params["sum"] = "large + small" if scaling.sign > 0 else differences[large]
+    params |= {
+        "element": f"{scaling.dtype}_t",
+        "activate": int16.activate(scaling.dtype),
+        "half": HEADROOM[scaling.dtype] - 1,
+        "dropped": dropped,
+        "nudge": 1 << (dropped - 1),
+    }
     name = "add" if scaling.sign > 0 else "sub"
+    name += "16" if scaling.dtype == "int16" else ""
     return Kernel(
         name=f"{name}_broadcast" if params["outer"] else name,
         template="elementwise/sum.c.j2",
@@ -286,14 +301,14 @@ def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel:
             *args,
             scaling.zero_points[large],
             scaling.zero_points[small],
-            (multiplier.mantissa >> 16) << 5,
+            (multiplier.mantissa >> 16) << (16 - dropped),
             multiplier.mantissa & 0xFFFF,
             *((-multiplier.shift,) if multiplier.shift < 0 else ()),
             *scaling.output.args,
         ),
         helpers=(
             scaling.output.helper,
-            "activate",
+            int16.activate(scaling.dtype),
             *(("round_right",) if multiplier.shift else ()),
         ),
         overlap=overlap(graph, node),

@@ -56,14 +56,18 @@ def write(graph: Graph, node: Node) -> dict[str, Any]:
     return {
         "FusedActivationFunction": code_of(ACTIVATIONS, attrs.activation, "activation"),
         "KeepNumDims": attrs.keep_num_dims,
+        **int16.bias_type_option(attrs.bias_type),
     }
 
 
 def version(graph: Graph, node: Node) -> int:
-    """Version 4 takes int8, 5 keeps dimensions, 6 needs no bias, 12 has scales for channels."""
+    """Version 4 takes int8, 5 keeps dimensions, 6 needs no bias, 7 takes int16, 12 has scales for
+    channels."""
     quant = graph.required(node, 1).quant
     if quant is not None and not quant.per_tensor:
         return 12
+    if int16.reads_int16(graph, node):
+        return 7
     if graph.input(node, 2) is None:
         return 6
     return 5 if node.attrs.keep_num_dims else 4
@@ -158,8 +162,8 @@ OP = Op(
     restrictions=(
         int16.int8_or_int16,
         constant_filter,
-        int16.only("int8", constant_bias),
-        int16.only("int16", int16.constant_bias),
+        int16.unless_int16(constant_bias),
+        int16.when_int16(int16.constant_bias),
         geometry,
         bias_scale,
         int16.moderate_scale(0),

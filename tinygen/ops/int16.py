@@ -79,12 +79,22 @@ def reads_int16(graph: Graph, node: Node) -> bool:
     return graph.required(node, 0).dtype == "int16"
 
 
-def only(dtype: str, restriction: Restriction) -> Restriction:
-    """``restriction`` for nodes whose input is of ``dtype``; others are fine."""
+def when_int16(restriction: Restriction) -> Restriction:
+    """``restriction`` for nodes that read int16; others are fine."""
 
     @wraps(restriction)
     def restrict(graph: Graph, node: Node) -> bool:
-        return graph.required(node, 0).dtype != dtype or restriction(graph, node)
+        return not reads_int16(graph, node) or restriction(graph, node)
+
+    return restrict
+
+
+def unless_int16(restriction: Restriction) -> Restriction:
+    """``restriction`` for nodes that do not read int16; those that do are fine."""
+
+    @wraps(restriction)
+    def restrict(graph: Graph, node: Node) -> bool:
+        return reads_int16(graph, node) or restriction(graph, node)
 
     return restrict
 
@@ -92,6 +102,30 @@ def only(dtype: str, restriction: Restriction) -> Restriction:
 def activate(dtype: str) -> str:
     """The C helper that makes an output element of a requantized accumulator."""
     return "activate" if dtype == "int8" else "activate16"
+
+
+def limits_kernel(graph: Graph, node: Node, low: int, high: int) -> Kernel:
+    """Values as they are, limited."""
+    return Kernel(
+        name="limits16",
+        template="lookup/limits.c.j2",
+        params={"source": "int16", "target": "int16"},
+        args=(Input(0), Output(0), graph.output(node).elements, 0, low, high),
+        helpers=("clamp",),
+        overlap={0: 0},
+    )
+
+
+def requantize_kernel(graph: Graph, node: Node, scaling: Requant) -> Kernel:
+    """Values on another scale, limited."""
+    return Kernel(
+        name="requantize_int16_to_int16",
+        template="requantize/portable.c.j2",
+        params={"source": "int16", "target": "int16", **scaling.params},
+        args=(Input(0), Output(0), graph.output(node).elements, 0, *scaling.args),
+        helpers=(scaling.helper, "clamp"),
+        overlap={0: 0},
+    )
 
 
 # ---- scaling of 64-bit accumulators --------------------------------------------------------------
@@ -131,6 +165,11 @@ def _reduced(multiplier: Multiplier) -> tuple[int, int]:
 def bias_type(options: Any) -> str:
     """What ``QuantizedBiasType`` of an options table says of sums: "int32", or "" for 64 bits."""
     return "int32" if options.QuantizedBiasType() == _INT32 else ""
+
+
+def bias_type_option(bias_type: str) -> dict[str, int]:
+    """The field that :func:`bias_type` reads."""
+    return {"QuantizedBiasType": _INT32} if bias_type else {}
 
 
 def sums_in_32_bits(graph: Graph, node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""LEAKY_RELU, int8; alpha may be negative or above 1.
+"""LEAKY_RELU, int8 or int16; alpha may be negative or above 1.
 
 Arithmetic: TFLM ``kernels/internal/reference/leaky_relu.h`` and
 ``micro/kernels/leaky_relu_common.cc``.  Old releases of TFLM divide the scales in single precision,
@@ -15,6 +15,7 @@ import numpy as np
 from tinygen.graph import Graph, Node
 from tinygen.numerics import Int64Array, quantize_multiplier, requantize, wrap32
 from tinygen.ops import lookup
+from tinygen.ops.base import Input, Kernel, Output
 from tinygen.ops.relu import real_multiplier
 
 
@@ -47,7 +48,30 @@ def function(graph: Graph, node: Node, values: Int64Array) -> Int64Array:
     product = requantize(x, below.mantissa, below.shift)
     negative = -product if alpha < 0 else product
     scaled = np.where(x >= 0, requantize(x, above.mantissa, above.shift), negative)
-    return lookup.limited(wrap32(scaled + graph.output(node).zero_point), "int8")
+    target = graph.output(node)
+    return lookup.limited(wrap32(scaled + target.zero_point), target.dtype)
+
+
+def int16_kernel(graph: Graph, node: Node) -> Kernel:
+    """Portable kernel for int16: one multiplier for each side of zero."""
+    alpha = slope(graph, node)
+    above, below = map(quantize_multiplier, (real_multiplier(graph, node), abs(alpha)))
+    return Kernel(
+        name="leaky_relu16",
+        template="leaky_relu/portable_int16.c.j2",
+        params={"negated": alpha < 0},
+        args=(
+            Input(0),
+            Output(0),
+            graph.output(node).elements,
+            above.mantissa,
+            above.shift,
+            below.mantissa,
+            below.shift,
+        ),
+        helpers=("clamp", "requantize"),
+        overlap={0: 0},
+    )
 
 
 def comparable_scales(graph: Graph, node: Node) -> bool:
@@ -56,4 +80,12 @@ def comparable_scales(graph: Graph, node: Node) -> bool:
     return all(map(lookup.fits_32_bits, (slope(graph, node), real_multiplier(graph, node))))
 
 
-OP = lookup.unary("LEAKY_RELU", function, (comparable_scales,), "LeakyReluOptions", read, write)
+OP = lookup.unary(
+    "LEAKY_RELU",
+    function,
+    (comparable_scales,),
+    "LeakyReluOptions",
+    read,
+    write,
+    int16_kernel=int16_kernel,
+)

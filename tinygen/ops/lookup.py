@@ -14,6 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node, Tensor
 from tinygen.numerics import LIMITS, Int64Array, clamp, quantize_multiplier
+from tinygen.ops import int16
 from tinygen.ops.base import Const, Input, Kernel, Op, Output, Restriction, Shape, Variant
 from tinygen.ops.common import int8_in_and_out, pointwise
 
@@ -93,19 +94,33 @@ def unary(
     read: Callable[[Any], Any] = lambda options: None,
     write: Callable[[Graph, Node], Mapping[str, Any]] = lambda graph, node: {},
     version: int = 2,
+    int16_kernel: Callable[[Graph, Node], Kernel] | None = None,
 ) -> Op:
-    """The operator ``name`` that maps int8 to int8 by ``function``."""
+    """The operator ``name`` that maps int8 to int8 by ``function``.
+
+    With an ``int16_kernel``, ``function`` also maps int16 to int16.
+    """
+
+    def lower(graph: Graph, node: Node) -> Kernel:
+        if int16_kernel is not None and int16.reads_int16(graph, node):
+            return int16_kernel(graph, node)
+        return kernel(graph, node, function)
+
+    def version_of(graph: Graph, node: Node) -> int:
+        return version + int16.reads_int16(graph, node)
+
+    known_types = int8_in_and_out if int16_kernel is None else int16.int8_or_int16
     return Op(
         name=name,
         options=options,
         read=read,
         write=write,
-        version=lambda graph, node: version,
-        restrictions=(int8_in_and_out, *restrictions),
+        version=version_of,
+        restrictions=(known_types, *restrictions),
         shapes=shapes,
         reference=reference(function),
         rows=pointwise,
-        variants=(Variant("portable", lambda graph, node: kernel(graph, node, function)),),
+        variants=(Variant("portable", lower),),
     )
 
 

@@ -1,4 +1,4 @@
-"""MEAN, int8, over any axes.
+"""MEAN, int8 or int16, over any axes.
 
 Arithmetic: TFLM ``kernels/internal/reference/reduce.h`` (``QuantizedMeanOrSum``) and
 ``micro/kernels/reduce_common.cc``.
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.numerics import Multiplier, quantize_multiplier
+from tinygen.numerics import LIMITS, Multiplier, quantize_multiplier
+from tinygen.ops import int16
 from tinygen.ops.base import Input, Kernel, Op, Output, Shape, Variant
-from tinygen.ops.common import Requant, int8_in_and_out, requant_by, version_by_type
+from tinygen.ops.common import Requant, requant_by, version_by_type
 
-MAX_COUNT = 1 << 23
+MAX_COUNT = {"int8": 1 << 23, "int16": (1 << 16) - 1}
 """Most values averaged into one: their sum fits 32 bits."""
 
 
@@ -62,7 +63,8 @@ def requant_of(graph: Graph, node: Node) -> Requant:
     ratio = quantize_multiplier(source.scale / graph.output(node).scale)
     places = min(count.bit_length() - 1, 32, 31 + ratio.shift)
     multiplier = Multiplier((ratio.mantissa << places) // count, ratio.shift - places)
-    bound = count * max(127 - source.zero_point, source.zero_point + 128)
+    low, high = LIMITS[source.dtype]
+    bound = count * max(high - source.zero_point, source.zero_point - low)
     return requant_by(graph, node, (multiplier,), "NONE", bound)
 
 
@@ -71,7 +73,7 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
     assert source is not None
     offset = graph.required(node, 0).zero_point * count_of(graph, node)
     sums = source.astype(np.int64).sum(axis=axes_of(graph, node), keepdims=node.attrs.keep_dims)
-    return (requant_of(graph, node).apply(sums - offset),)
+    return (requant_of(graph, node).apply(sums - offset, source.dtype.name),)
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ def lower(graph: Graph, node: Node) -> Kernel:
     channels = kept.pop().count if kept and not nest[-1].summed else 1
     scaling = requant_of(graph, node)
     params = {"kept": kept, "summed": [run for run in nest if run.summed], "channels": channels}
+    params |= {"element": f"{source.dtype}_t", "activate": int16.activate(source.dtype)}
+    start = "mean16" if source.dtype == "int16" else "mean"
     return Kernel(
-        name="_".join(["mean", *(f"{'over' if r.summed else 'keep'}{r.count}" for r in nest)]),
+        name="_".join([start, *(f"{'over' if r.summed else 'keep'}{r.count}" for r in nest)]),
         template="mean/portable.c.j2",
         params=params | scaling.params,
         args=(
@@ -116,7 +120,7 @@ def lower(graph: Graph, node: Node) -> Kernel:
             -source.zero_point * count,
             *scaling.args,
         ),
-        helpers=(scaling.helper, "activate"),
+        helpers=(scaling.helper, int16.activate(source.dtype)),
     )
 
 
@@ -133,7 +137,8 @@ def constant_axes(graph: Graph, node: Node) -> bool:
 
 def countable(graph: Graph, node: Node) -> bool:
     """needs an input that is neither empty nor huge, has {inputs[0].shape}"""
-    return graph.required(node, 0).elements > 0 and count_of(graph, node) <= MAX_COUNT
+    source = graph.required(node, 0)
+    return source.elements > 0 and count_of(graph, node) <= MAX_COUNT[source.dtype]
 
 
 OP = Op(
@@ -143,7 +148,7 @@ OP = Op(
     write=write,
     version=version_by_type,
     inputs=(2, 2),
-    restrictions=(int8_in_and_out, constant_axes, countable),
+    restrictions=(int16.int8_or_int16, constant_axes, countable),
     shapes=shapes,
     reference=reference,
     variants=(Variant("portable", lower),),

@@ -13,7 +13,9 @@ LANES = 4
 
 
 def sum_kernel(graph: Graph, node: Node, scaling: Sum) -> Kernel | None:
-    """Operands of one shape, four values at a time; None when they broadcast."""
+    """int8 operands of one shape, four values at a time; None when they broadcast."""
+    if scaling.dtype != "int8":
+        return None
     large = scaling.multipliers.index(HALF)
     small = 1 - large
     walked, args = walk(graph, node, (large, small))

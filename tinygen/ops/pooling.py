@@ -15,7 +15,7 @@ from tinygen.ops.common import ACTIVATIONS, PADDINGS, Window, activation_limits,
 MAX_EXTENT = 1 << 15
 """Largest window extent and stride taken: more than any image has."""
 
-MAX_TAPS = 1 << 23
+MAX_TAPS = {"int8": 1 << 23, "int16": (1 << 16) - 1}
 """Most values under one window: their sum and its rounding fit 32 bits."""
 
 Span = tuple[int, int]
@@ -97,6 +97,7 @@ def reduce_windows(
 def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[str, ...]) -> Kernel:
     """Portable kernel: per output pixel, four channels at a time over the window's rows."""
     batch, height, width, depth = graph.required(node, 0).shape
+    dtype = graph.required(node, 0).dtype
     window = window_of(node)
     rows, columns = window.output(height, width)
     pads = window.resolve(height, width)
@@ -108,8 +109,10 @@ def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[st
         "batch": batch, "height": height, "width": width, "depth": depth,
         "rows": rows, "columns": columns, "kernel": size, "stride": stride,
         "top": pads.top, "left": pads.left, "padded": pads.any, "taps": size[0] * size[1],
+        "element": f"{dtype}_t",
     }  # fmt: skip
     shape = "x".join(map(str, (*graph.required(node, 0).shape[1:], "to", rows, columns)))
+    name += "16" if dtype == "int16" else ""
     return Kernel(
         name=f"{name}_{window.kernel[0]}x{window.kernel[1]}_{shape.replace('xtox', '_to_')}",
         template=template,
@@ -133,4 +136,7 @@ def geometry(graph: Graph, node: Node) -> bool:
         return False
     height, width = graph.required(node, 0).shape[1:3]
     taps = min(attrs.kernel[0], height) * min(attrs.kernel[1], width)
-    return taps <= MAX_TAPS and min(window_of(node).output(height, width)) > 0
+    return (
+        taps <= MAX_TAPS[graph.required(node, 0).dtype]
+        and min(window_of(node).output(height, width)) > 0
+    )

@@ -1,4 +1,4 @@
-"""SOFTMAX over the last axis, int8 to int8 or int16.
+"""SOFTMAX over the last axis, int8 to int8 or int16; int16 as ``softmax_int16.py`` says.
 
 Arithmetic: TFLM ``kernels/internal/reference/softmax.h``, ``micro/kernels/softmax_common.cc`` and
 ``PreprocessSoftmaxScaling`` in ``kernels/internal/quantization_util.cc``.
@@ -31,6 +31,7 @@ from tinygen.numerics import (
     quantize_multiplier,
     rounding_divide_by_pot,
 )
+from tinygen.ops import int16, softmax_int16
 from tinygen.ops.base import Arg, Const, Input, Kernel, Op, Output, Shape, Variant
 from tinygen.ops.common import is_int8
 
@@ -107,6 +108,8 @@ def exponentials(graph: Graph, node: Node) -> Int64Array:
 def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
     (source,) = inputs
     assert source is not None
+    if source.dtype == np.int16:
+        return (softmax_int16.reference(graph, node, source),)
     dtype = graph.output(node).dtype
     low, high = LIMITS[dtype]
     table = exponentials(graph, node)
@@ -126,6 +129,8 @@ def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tup
 def lower(graph: Graph, node: Node) -> Kernel:
     """Portable kernel: three walks along a row, for the largest, the sum and the outputs."""
     source, target = graph.required(node, 0), graph.output(node)
+    if source.dtype == "int16":
+        return softmax_int16.kernel(graph, node)
     depth = source.shape[-1]
     table = exponentials(graph, node).astype(np.int32)
     bits = 8 * np.dtype(target.dtype).itemsize
@@ -174,7 +179,7 @@ def lower_pairs(graph: Graph, node: Node) -> Kernel | None:
     One output is mostly the other's negative, so that one of them need be stored.
     """
     source, target = graph.required(node, 0), graph.output(node)
-    if source.shape[-1] != 2 or target.dtype != "int8":
+    if source.shape[-1] != 2 or target.dtype != "int8" or source.dtype != "int8":
         return None
     parts = pairs(graph, node)
     mirrored = bool((parts[:, 0] == -parts[:, 1].astype(np.int64)).all())
@@ -233,7 +238,15 @@ OP = Op(
     read=read,
     write=write,
     version=version,
-    restrictions=(int8_input, unit_output, rows, large_beta),
+    restrictions=(
+        int16.unless_int16(int8_input),
+        int16.unless_int16(unit_output),
+        int16.unless_int16(rows),
+        int16.unless_int16(large_beta),
+        int16.when_int16(softmax_int16.unit_output),
+        int16.when_int16(softmax_int16.rows),
+        int16.when_int16(softmax_int16.moderate_beta),
+    ),
     shapes=shapes,
     reference=reference,
     variants=(Variant("portable", lower_pairs), Variant("portable", lower)),

@@ -1,4 +1,4 @@
-"""SUB, int8, operands that broadcast.
+"""SUB, int8 or int16, operands that broadcast.
 
 Arithmetic: TFLM ``kernels/internal/reference/sub.h`` and ``micro/kernels/sub_common.cc``.  Old
 releases of TFLM divide the scales in single precision, which can move an output by one.
