@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tinygen.compress import prune, quantize
+from tinygen.compress import filters, low_rank, prune, quantize
 from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
 
 METHODS: tuple[Method, ...] = (
     prune.METHOD,
+    filters.METHOD,
+    low_rank.METHOD,
     quantize.METHOD,
 )
 
