@@ -321,12 +321,16 @@ def run_all(graph: Graph, inputs: Array, given: Mapping[int, Array] | None = Non
 
 
 def run(graph: Graph, inputs: Array) -> list[Array]:
-    """Outputs (n, *shape of the output) for ``inputs``, computed in batches."""
+    """Outputs (n, *shape of the output without its batch) for ``inputs``, computed in batches."""
     parts = [
         [values[i] for i in graph.outputs]
         for values in (run_all(graph, batch) for batch in batches(graph, inputs))
     ]
-    return [np.concatenate(some) for some in zip(*parts, strict=True)]
+    shapes = (graph.at(i).shape for i in graph.outputs)
+    return [
+        np.concatenate(some).reshape(-1, *(shape[1:] if shape[:1] == (1,) else shape))
+        for some, shape in zip(zip(*parts, strict=True), shapes, strict=True)
+    ]
 
 
 def as_input(graph: Graph, inputs: Array) -> Array:

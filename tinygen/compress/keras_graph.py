@@ -49,7 +49,9 @@ def to_tflite(model: Any) -> bytes:
         function = tf.function(call, autograph=False).get_concrete_function(
             tf.TensorSpec((1, *shape), tf.float32, name="input")
         )
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+        # Given the model, the converter would save it, and leave variables of some that were read
+        # from files as variables; given another object it freezes what the function reads.
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
         return bytes(converter.convert())
     except Exception as error:  # the converter raises whatever its parts do
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
