@@ -127,8 +127,11 @@ def straight(seed: int = 0) -> Net:
     return net
 
 
-def everything(seed: int = 0) -> Net:
-    """Every operator that can be quantized, branches and joins among them."""
+def everything(seed: int = 0, hard_swish: bool = True) -> Net:
+    """Every operator that can be quantized, branches and joins among them.
+
+    HARD_SWISH is one that has no int16 form.
+    """
     net = Net(6, 6, 4, seed=seed)
     a = net.conv(0, 8, activation="RELU6", stride=(1, 1))
     b = net.conv(0, 8, (1, 1), activation="NONE")
@@ -140,7 +143,7 @@ def everything(seed: int = 0) -> Net:
     x = net.binary("MUL", x, gate)
     x = net.pad(x)
     x = net.depthwise(x, (2, 2), multiplier=2, padding="VALID")
-    x = net.unary("HARD_SWISH", x)
+    x = net.unary("HARD_SWISH" if hard_swish else "RELU", x)
     x = net.pad(x, -0.25)
     x = net.pool("MAX_POOL_2D", x, "SAME", "RELU")
     y = net.unary("TANH", net.conv(x, 4, dilation=(2, 2)))

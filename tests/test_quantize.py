@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -64,10 +65,12 @@ OPTIONS = [
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=str)
 @pytest.mark.parametrize("make", [straight, everything])
-def test_quantized_networks_run_in_tflm_byte_for_byte(make: object, settings: object) -> None:
-    net = make()  # type: ignore[operator]
+def test_quantized_networks_run_in_tflm_byte_for_byte(
+    make: Callable[[], Net], settings: dict[str, object]
+) -> None:
+    net = make()
     examples = net.examples()
-    graph = quantized(net, examples, **settings)  # type: ignore[arg-type]
+    graph = quantized(net, examples, **settings)
     data = exporter.dump(graph)
     loaded = importer.load(data, "net.tflite")
     for example in examples[:3] * 3:
@@ -76,9 +79,34 @@ def test_quantized_networks_run_in_tflm_byte_for_byte(make: object, settings: ob
         assert np.array_equal(reference.run(loaded, [given])[0], wanted)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"bits": 6, "weights": "per_tensor"}, {"calibration": "mse", "bias_correction": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("make", [straight, lambda: everything(hard_swish=False)])
+def test_networks_of_16_bit_activations_run_in_tflm_byte_for_byte(
+    make: Callable[[], Net], settings: dict[str, object]
+) -> None:
+    net = make()
+    examples = net.examples()
+    graph = quantized(net, examples, activations=16, **settings)
+    assert {graph.output(node).dtype for node in graph.nodes} == {"int16"}
+    biases = {graph.required(n, 2).dtype for n in graph.nodes if n.op in CHANNEL_AXIS}
+    assert biases == {"int64"}
+    data = exporter.dump(graph)
+    loaded = importer.load(data, "net.tflite")
+    for example in examples[:3] * 3:
+        given = as_int(graph, example)
+        (wanted,) = oracle.shared().run(data, [given])
+        assert np.array_equal(reference.run(loaded, [given])[0], wanted)
+    if not settings:
+        assert error(net, graph, examples) < 0.1 * error(net, quantized(net, examples), examples)
+
+
 @pytest.mark.parametrize("make", [straight, everything])
-def test_quantized_networks_are_close_to_their_floats(make: object) -> None:
-    net = make()  # type: ignore[operator]
+def test_quantized_networks_are_close_to_their_floats(make: Callable[[], Net]) -> None:
+    net = make()
     examples = net.examples(64)
     assert error(net, quantized(net, examples), examples) < 0.02
 

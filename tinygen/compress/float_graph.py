@@ -38,6 +38,12 @@ Values = dict[int, Array]
 BATCH_BYTES = 1 << 26
 """Memory that the values of one batch may take."""
 
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+"""Operators with weights, which are their second input, and a bias, the third."""
+
+INTEGERS = ("MEAN", "PAD", "PADV2", "RESHAPE", "EXPAND_DIMS")
+"""Operators whose second input are axes, amounts or a shape."""
+
 MOST_EXAMPLES = 256
 """Largest batch: larger ones are no faster."""
 
@@ -78,46 +84,40 @@ def check(graph: Graph) -> None:
                 "numbers",
                 "train it again: it diverged",
             )
+    future = _as_int8(graph)
     for node in graph.nodes:
-        _check_node(graph, node)
+        _check_node(graph, future, node)
     macs = sum(BY_NAME[node.op].macs(graph, node) for node in graph.nodes)
     if macs > tflite.MAX_MACS:
         raise InputError(f"{graph.source}: more than {tflite.MAX_MACS:,} multiply-accumulates")
 
 
-def _check_node(graph: Graph, node: Node) -> None:
+def _as_int8(graph: Graph) -> Graph:
+    """``graph`` with int8 in the place of float32, for what operators ask of shapes."""
+    tensors = (replace(t, dtype="int8") if t.dtype == "float32" else t for t in graph.tensors)
+    return replace(graph, tensors=tuple(tensors))
+
+
+def _check_node(graph: Graph, future: Graph, node: Node) -> None:
     op = FLOAT_OPS.get(node.op)
     if op is None:
         raise InputError(f"{graph.where(node)}: cannot be quantized")
-    for index in node.inputs:
-        if index != ABSENT and graph.at(index).dtype not in ("float32", "int32", "int64"):
+    for place, index in enumerate(node.inputs):
+        integers = node.op in INTEGERS and place == 1
+        if index != ABSENT and not integers and graph.at(index).dtype != "float32":
             raise InputError(
                 f"{graph.where(node)}: reads {graph.at(index).dtype}, where float32 is expected",
                 "convert the network without optimizations",
             )
-    check_operator(replace(BY_NAME[node.op], restrictions=op.restrictions), graph, node)
+    if node.op in LAYERS and any(i != ABSENT and not graph.at(i).constant for i in node.inputs[1:]):
+        raise InputError(f"{graph.where(node)}: its weights are not constant")
+    check_operator(replace(BY_NAME[node.op], restrictions=op.shapes), future, node)
 
 
-def float_constant(graph: Graph, node: Node) -> bool:
-    """needs constant float32 weights"""
+def filters(graph: Graph, node: Node) -> bool:
+    """needs weights"""
     weights = graph.input(node, 1)
-    return (
-        weights is not None
-        and weights.constant
-        and weights.dtype == "float32"
-        and weights.elements > 0
-    )
-
-
-def float_bias(graph: Graph, node: Node) -> bool:
-    """needs a constant float32 bias or none"""
-    bias = graph.input(node, 2)
-    return bias is None or (bias.constant and bias.dtype == "float32")
-
-
-def float_operands(graph: Graph, node: Node) -> bool:
-    """needs float32 operands"""
-    return all(graph.at(i).dtype == "float32" for i in node.inputs)
+    return weights is not None and weights.elements > 0
 
 
 Inputs = tuple[Array | None, ...]
@@ -254,31 +254,30 @@ def _hard_swish(values: Array) -> Array:
 
 @dataclass(frozen=True)
 class FloatOp:
-    """An operator on floats: its ``forward`` pass, and what it needs of its tensors."""
+    """An operator on floats: its ``forward`` pass, and what it needs of its tensors' shapes."""
 
     forward: Callable[[Graph, Node, Inputs], Array]
-    restrictions: tuple[Restriction, ...] = ()
+    shapes: tuple[Restriction, ...] = ()
 
 
-_WEIGHTS = (float_constant, float_bias)
-_BINARY = (float_operands, elementwise.broadcastable)
+_BINARY = (elementwise.broadcastable,)
 _POOL = (image_input, pooling.geometry)
 _PADDED = FloatOp(_pad, BY_NAME["PAD"].restrictions)
 
 FLOAT_OPS = {
-    "CONV_2D": FloatOp(_conv2d, (image_input, *_WEIGHTS, conv2d.geometry, conv2d.moderate_padding)),
+    "CONV_2D": FloatOp(_conv2d, (image_input, filters, conv2d.geometry, conv2d.moderate_padding)),
     "DEPTHWISE_CONV_2D": FloatOp(
         _depthwise_conv2d,
-        (image_input, *_WEIGHTS, depthwise_conv2d.geometry, conv2d.moderate_padding),
+        (image_input, filters, depthwise_conv2d.geometry, conv2d.moderate_padding),
     ),
-    "FULLY_CONNECTED": FloatOp(_fully_connected, (*_WEIGHTS, fully_connected.geometry)),
+    "FULLY_CONNECTED": FloatOp(_fully_connected, (filters, fully_connected.geometry)),
     "ADD": FloatOp(_binary(np.add), _BINARY),
     "SUB": FloatOp(_binary(np.subtract), _BINARY),
     "MUL": FloatOp(_binary(np.multiply), _BINARY),
     "AVERAGE_POOL_2D": FloatOp(_pool(np.sum), _POOL),
     "MAX_POOL_2D": FloatOp(_pool(np.max), _POOL),
     "MEAN": FloatOp(_mean, (mean.constant_axes, mean.countable)),
-    "CONCATENATION": FloatOp(_concatenation, (float_operands, concatenation.geometry)),
+    "CONCATENATION": FloatOp(_concatenation, (concatenation.geometry,)),
     "PAD": _PADDED,
     "PADV2": _PADDED,
     "RESHAPE": FloatOp(_view, BY_NAME["RESHAPE"].restrictions),
