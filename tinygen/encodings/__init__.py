@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinygen.encodings.base import Encoded, Encoding, Work
+from tinygen.encodings.base import Encoded, Encoding, Lines, Work
 from tinygen.encodings.costs import ISAS
 from tinygen.encodings.entropy import ENTROPY
 from tinygen.encodings.packed import PACKED
@@ -30,17 +30,7 @@ def encode(encoding: Encoding, lines: Sequence[Array]) -> Encoded | None:
     ``lines`` are one-dimensional int8 arrays, none of them empty; raises :class:`InputError`
     otherwise.
     """
-    if not lines:
-        raise InputError("encodings: no lines to encode")
-    for line in lines:
-        if line.dtype != np.int8 or line.ndim != 1 or not line.size:
-            raise InputError(f"encodings: a line is {line.dtype} {line.shape}, not int8 values")
-    made = encoding.encode(lines)
-    if made is None:
-        return None
-    return Encoded(
-        encoding.name, made.data, made.table, encoding.decoder, encoding.helpers, made.work
-    )
+    return _encode(encoding, _lines(lines))
 
 
 def candidates(lines: Sequence[Array]) -> list[Encoded]:
@@ -50,9 +40,27 @@ def candidates(lines: Sequence[Array]) -> list[Encoded]:
     more cycles; entropy coding beats only entropy coding.  Raises :class:`InputError` like
     :func:`encode`.
     """
-    dense = sum(line.size for line in lines)
-    found = [made for each in ENCODINGS if (made := encode(each, lines)) and made.bytes < dense]
-    return _best(found)
+    together = _lines(lines)
+    found = [made for each in ENCODINGS if (made := _encode(each, together)) is not None]
+    return _best([made for made in found if made.bytes < together.values.size])
+
+
+def _lines(lines: Sequence[Array]) -> Lines:
+    if not lines:
+        raise InputError("encodings: no lines to encode")
+    for line in lines:
+        if line.dtype != np.int8 or line.ndim != 1 or not line.size:
+            raise InputError(f"encodings: a line is {line.dtype} {line.shape}, not int8 values")
+    return Lines(np.concatenate(lines), np.array([line.size for line in lines]))
+
+
+def _encode(encoding: Encoding, lines: Lines) -> Encoded | None:
+    made = encoding.encode(lines)
+    if made is None:
+        return None
+    return Encoded(
+        encoding.name, made.data, made.table, encoding.decoder, encoding.helpers, made.work
+    )
 
 
 def decode(encoded: Encoded, lengths: Sequence[int]) -> list[Array]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -60,6 +61,39 @@ class Encoded:
 
 
 @dataclass(frozen=True, eq=False)
+class Lines:
+    """int8 lines of ``lengths`` one after another in ``values``, none of them empty."""
+
+    values: Array
+    lengths: Array
+
+    @cached_property
+    def frequencies(self) -> Array:
+        """How often each value occurs, from -128 on."""
+        return np.bincount(self.values.astype(np.int16) + 128, minlength=256)
+
+    @cached_property
+    def distinct(self) -> Array:
+        """The values that occur, ascending."""
+        return (np.flatnonzero(self.frequencies) - 128).astype(np.int8)
+
+    @cached_property
+    def nonzero(self) -> Array:
+        """Whether each value is not 0."""
+        flags: Array = self.values != 0
+        return flags
+
+    @cached_property
+    def groups(self) -> Array:
+        """How many eights of values each line begins."""
+        return ceil_divide(self.lengths, GROUP)
+
+    def work(self, stored: int = 0, steps: int = 0) -> Work:
+        """The work of decoding them."""
+        return Work(self.lengths.size, int(self.groups.sum()), stored, steps)
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
     """What an encoder makes of lines: the fields of :class:`Encoded` that depend on them."""
 
@@ -79,36 +113,50 @@ class Encoding:
     name: str
     decoder: str
     helpers: tuple[str, ...]
-    encode: Callable[[Sequence[Array]], Layout | None]
+    encode: Callable[[Lines], Layout | None]
     line: Callable[[Array, int, int, Array | None], tuple[Array, int]]
     structured: bool = True
 
 
-def groups(count: int) -> int:
-    """Eights of values that ``count`` values begin."""
-    return -(-count // GROUP)
-
-
-def work(lines: Sequence[Array], stored: int = 0, steps: int = 0) -> Work:
-    """The work of decoding ``lines``."""
-    return Work(len(lines), sum(groups(line.size) for line in lines), stored, steps)
-
-
-def joined(chunks: Sequence[Array], reads: Iterable[int]) -> Array:
-    """Lines one after another; ``reads`` is how many bytes a decoder looks at from each start.
-
-    Zeros follow where that is more than there are.
-    """
-    at = needed = 0
-    for chunk, read in zip(chunks, reads, strict=True):
-        needed = max(needed, at + read)
-        at += chunk.size
-    return np.concatenate([*chunks, np.zeros(max(0, needed - at), np.uint8)]).astype(np.uint8)
-
-
-def same_length(lines: Sequence[Array]) -> dict[int, list[int]]:
-    """Positions of lines by their length, so that equally long ones are worked on together."""
-    found: dict[int, list[int]] = {}
-    for i, line in enumerate(lines):
-        found.setdefault(line.size, []).append(i)
+def ceil_divide(values: Array, by: int) -> Array:
+    """Quotients rounded up."""
+    found: Array = -(-values // by)
     return found
+
+
+def within(counts: Array) -> Array:
+    """0, 1, 2, ... for each of ``counts``."""
+    places: Array = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
+
+
+def summed(flags: Array, counts: Array) -> Array:
+    """How many of so many ``flags`` each are set."""
+    found: Array = np.add.reduceat(flags, np.cumsum(counts) - counts, dtype=np.int64)
+    return found
+
+
+def padded(values: Array, counts: Array, multiple: int) -> tuple[Array, Array]:
+    """Rows of ``counts`` values with zeros up to a multiple, and how many they are then."""
+    wider = ceil_divide(counts, multiple) * multiple
+    found = np.zeros(wider.sum(), values.dtype)
+    found[np.repeat(np.cumsum(wider) - wider, counts) + within(counts)] = values
+    return found, wider
+
+
+def interleaved(first: Array, sizes: Array, second: Array, others: Array) -> Array:
+    """For each line its ``sizes`` bytes of ``first``, and then its ``others`` of ``second``."""
+    ends = np.cumsum(sizes + others)
+    found = np.empty(first.size + second.size, np.uint8)
+    found[np.repeat(ends - sizes - others, sizes) + within(sizes)] = first
+    found[np.repeat(ends - others, others) + within(others)] = second
+    return found
+
+
+def readable(data: Array, sizes: Array, reads: Array) -> Array:
+    """Lines of ``sizes`` bytes, and zeros behind them where decoders read beyond the end.
+
+    ``reads`` is how many bytes they look at from the start of each line.
+    """
+    needed = int((np.cumsum(sizes) - sizes + reads).max())
+    return np.pad(data, (0, max(0, needed - data.size))).astype(np.uint8)

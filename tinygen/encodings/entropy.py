@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
-from tinygen.encodings.base import Encoding, Layout, joined, work
+from tinygen.encodings.base import Encoding, Layout, Lines, padded, readable, within
 from tinygen.encodings.gaps import positions
 from tinygen.graph import Array
 
@@ -66,11 +66,12 @@ def lengths(frequencies: Sequence[int], longest: int) -> Array:
     return found
 
 
-def canonical(frequencies: Array, longest: int) -> Code:
-    """The code for ``frequencies`` (256,) whose codes ascend with their lengths."""
+@lru_cache(maxsize=16)
+def canonical(frequencies: tuple[int, ...], longest: int) -> Code:
+    """The code for 256 ``frequencies`` whose codes ascend with their lengths."""
     symbols = np.flatnonzero(frequencies)
     sizes, codes = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    sizes[symbols] = lengths(frequencies[symbols].tolist(), longest)
+    sizes[symbols] = lengths([frequencies[i] for i in symbols], longest)
     order = symbols[np.argsort(sizes[symbols], kind="stable")]
     code = length = 0
     for i in order:
@@ -111,27 +112,20 @@ def cheapest(symbols: Array, width: int) -> tuple[Code, Array]:
     least = int(np.count_nonzero(frequencies) - 1).bit_length()
     made = []
     for longest in range(max(least, 9), LONGEST + 1, 2):
-        code = canonical(frequencies, longest)
+        code = canonical(tuple(frequencies.tolist()), longest)
         table = make_table(code, width)
         made.append((int(frequencies @ code.lengths) // 8 + table.nbytes, longest, code, table))
     *_, code, table = min(made, key=lambda each: each[:2])
     return code, table
 
 
-def _streams(codes: Array, sizes: Array, counts: Sequence[int]) -> list[Array]:
-    """Lines of so many codes each as bytes, one code after another from the highest bit on."""
-    ends = np.cumsum(sizes)
-    places = np.repeat(ends, sizes) - 1 - np.arange(ends[-1])
-    stream = ((np.repeat(codes, sizes) >> places) & 1).astype(np.uint8)
-    stops = ends[np.cumsum(counts) - 1]
-    return [np.packbits(part) for part in np.split(stream, stops[:-1])]
-
-
-def _layout(
-    lines: Sequence[Array], chunks: Sequence[Array], table: Array, codes: int, steps: int
-) -> Layout:
-    data = joined(chunks, (chunk.size + _READ_AHEAD for chunk in chunks))
-    return Layout(data, table, work(lines, codes, steps))
+def _streams(codes: Array, sizes: Array, counts: Array) -> tuple[Array, Array]:
+    """Lines of ``counts`` codes each as bytes, one code after another from the highest bit on, and
+    how many bytes each takes."""
+    behind = np.repeat(sizes, sizes) - 1 - within(sizes)
+    bits = ((np.repeat(codes, sizes) >> behind) & 1).astype(np.uint8)
+    stream, wider = padded(bits, np.add.reduceat(sizes, np.cumsum(counts) - counts), 8)
+    return np.packbits(stream), wider // 8
 
 
 def _steps(code: Code, symbols: Array, width: int) -> int:
@@ -141,39 +135,43 @@ def _steps(code: Code, symbols: Array, width: int) -> int:
     return int(np.sum(sizes[sizes > width] - longer.min(initial=LONGEST) + 1))
 
 
-def _encode(lines: Sequence[Array], *, width: int) -> Layout | None:
-    symbols = np.concatenate(lines).view(np.uint8)
+def _encode(lines: Lines, *, width: int) -> Layout | None:
+    symbols = lines.values.view(np.uint8)
     code, table = cheapest(symbols, width)
-    sizes = code.lengths[symbols]
-    chunks = _streams(code.codes[symbols], sizes, [line.size for line in lines])
-    return _layout(lines, chunks, table, symbols.size, _steps(code, symbols, width))
+    data, sizes = _streams(code.codes[symbols], code.lengths[symbols], lines.lengths)
+    work = lines.work(symbols.size, _steps(code, symbols, width))
+    return Layout(readable(data, sizes, sizes + _READ_AHEAD), table, work)
 
 
-def _encode_gaps(lines: Sequence[Array], *, width: int) -> Layout | None:
-    entries = [_entries(line) for line in lines]
-    symbols = np.concatenate(entries)
-    second = np.concatenate([np.arange(each.size) % 2 for each in entries]) == 1
+def _encode_gaps(lines: Lines, *, width: int) -> Layout | None:
+    symbols, second, counts = _entries(lines)
     if not second.any():
         return None
     zeros, zeros_table = cheapest(symbols[~second], width)
     values, values_table = cheapest(symbols[second], width)
-    sizes = np.where(second, values.lengths[symbols], zeros.lengths[symbols])
+    lengths = np.where(second, values.lengths[symbols], zeros.lengths[symbols])
     codes = np.where(second, values.codes[symbols], zeros.codes[symbols])
-    chunks = _streams(codes, sizes, [each.size for each in entries])
+    data, sizes = _streams(codes, lengths, counts)
     table = np.concatenate([[1 + zeros_table.size], zeros_table, values_table]).astype(np.uint16)
     steps = _steps(zeros, symbols[~second], width) + _steps(values, symbols[second], width)
-    return _layout(lines, chunks, table, symbols.size, steps)
+    data = readable(data, sizes, sizes + _READ_AHEAD)
+    return Layout(data, table, lines.work(symbols.size, steps))
 
 
-def _entries(line: Array) -> Array:
-    """How many zeros, a value, how many zeros and so on; zeros end it without a value."""
-    places = positions(line, MOST_ZEROS + 1)
-    before = np.diff(places, prepend=-1) - 1
-    found = np.stack([before.astype(np.uint8), line[places].view(np.uint8)], axis=1).reshape(-1)
-    if line[-1] == 0 and found[-2] < MOST_ZEROS:
-        found = found[:-1]
-        found[-1] += 1
-    return found
+def _entries(lines: Lines) -> tuple[Array, Array, Array]:
+    """How many zeros, a value, how many zeros and so on; zeros may end a line without a value.
+
+    With them which are values, and how many entries each line has.
+    """
+    places, counts = positions(lines, MOST_ZEROS + 1)
+    zeros, values = np.diff(places, prepend=-1) - 1, lines.values[places].view(np.uint8)
+    ends = np.cumsum(counts) - 1
+    open_ended = np.zeros(places.size, bool)
+    open_ended[ends] = (values[ends] == 0) & (zeros[ends] < MOST_ZEROS)
+    entries = np.stack([zeros + open_ended, values], axis=1).astype(np.uint8).reshape(-1)
+    second = np.arange(entries.size) % 2 == 1
+    kept = ~(second & np.repeat(open_ended, 2))
+    return entries[kept], second[kept], 2 * counts - open_ended[ends]
 
 
 class _Reader:

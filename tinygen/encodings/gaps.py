@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygen.encodings.base import Lines, ceil_divide, summed, within
 from tinygen.graph import Array
 
 
-def positions(line: Array, most: int) -> Array:
-    """Positions of the values to store, at most ``most`` apart, the last one where the line ends.
+def positions(lines: Lines, most: int) -> tuple[Array, Array]:
+    """Positions among ``lines.values`` of those to store, and how many each line has.
 
-    They are those of the values that are not 0, of the last value, and of zeros in between.
+    They are at most ``most`` apart: values that are not 0, the last value of each line, and zeros
+    in between.
     """
-    places = np.flatnonzero(line)
-    if not places.size or places[-1] != line.size - 1:
-        places = np.append(places, line.size - 1)
+    wanted = lines.nonzero.copy()
+    wanted[np.cumsum(lines.lengths) - 1] = True
+    places = np.flatnonzero(wanted)
     steps = np.diff(places, prepend=-1)
-    parts = -(-steps // most)
-    behind = np.repeat(np.cumsum(parts), parts) - 1 - np.arange(parts.sum())
-    fillers = np.repeat(places - steps, parts) + most * (np.repeat(parts, parts) - behind)
-    found: Array = np.where(behind == 0, np.repeat(places, parts), fillers)
-    return found
+    parts = ceil_divide(steps, most)
+    # The last of several parts is what remains.
+    to_end = np.repeat(parts, parts) - 1 - within(parts)
+    starts = np.repeat(places - steps, parts)
+    found = np.where(to_end == 0, np.repeat(places, parts), starts + most * (within(parts) + 1))
+    marks = np.zeros(lines.values.size, bool)
+    marks[found] = True
+    return found, summed(marks, lines.lengths)

@@ -6,7 +6,6 @@ byte that its last value needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -15,19 +14,20 @@ from tinygen.encodings.base import (
     GROUP,
     Encoding,
     Layout,
-    groups,
-    joined,
-    same_length,
-    work,
+    Lines,
+    ceil_divide,
+    padded,
+    readable,
+    within,
 )
 from tinygen.graph import Array
 
 MOST_BITS = 5
 
 
-def fits_int4(lines: Sequence[Array]) -> bool:
+def fits_int4(distinct: Array) -> bool:
     """Whether all values are in -8..7."""
-    return all(bool(np.all((line >= -8) & (line <= 7))) for line in lines)
+    return bool(np.all((distinct >= -8) & (distinct <= 7)))
 
 
 def nibbles(values: Array) -> Array:
@@ -40,17 +40,16 @@ def signed(codes: Array) -> Array:
     return (codes.astype(np.int16) - 8).astype(np.int8)
 
 
-def distinct(lines: Sequence[Array]) -> Array:
-    """The values that occur, in ascending order."""
-    return np.unique(np.concatenate([np.unique(line) for line in lines]))
+def bits_for(distinct: Array) -> int:
+    """Bits of an index into so many values."""
+    return max(1, int(distinct.size - 1).bit_length())
 
 
-def codebook(lines: Sequence[Array], bits: int) -> Array | None:
-    """The values that occur, the last repeated up to ``2**bits``; None when there are more."""
-    found = distinct(lines)
-    if found.size > 1 << bits:
+def codebook(distinct: Array, bits: int) -> Array | None:
+    """Up to ``2**bits`` values, the last one repeated to as many; None when there are more."""
+    if bits_for(distinct) > bits:
         return None
-    return np.concatenate([found, np.repeat(found[-1:], (1 << bits) - found.size)])
+    return np.concatenate([distinct, np.repeat(distinct[-1:], (1 << bits) - distinct.size)])
 
 
 def indices(book: Array, values: Array) -> Array:
@@ -75,62 +74,53 @@ def unpack_bits(data: Array, bits: int, count: int) -> Array:
     return codes
 
 
-def _in_groups(rows: Array) -> Array:
-    """Rows of equal length with zeros up to a multiple of eight."""
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % GROUP)))
-
-
-def int4_bytes(count: int) -> int:
+def int4_bytes(count: Array) -> Array:
     """Bytes of ``count`` four-bit numbers."""
-    return count // GROUP * 4 + min(count % GROUP, 4)
+    size: Array = count // GROUP * 4 + np.minimum(count % GROUP, 4)
+    return size
 
 
-def pack_int4(codes: Array) -> Array:
-    """Rows of codes 0..15; byte i of a group holds its codes i (low) and i + 4."""
-    count = codes.shape[1]
-    grouped = _in_groups(codes).reshape(len(codes), -1, 2, 4)
-    packed: Array = grouped[:, :, 0] | (grouped[:, :, 1] << 4)
-    return packed.reshape(len(codes), -1)[:, : int4_bytes(count)]
+def pack_int4(codes: Array, values: int) -> Array:
+    """Rows of ``values`` codes 0..15 as rows of bytes, whose low halves hold the row's first."""
+    rows = codes.reshape(-1, 2, values // 2)
+    found: Array = rows[:, 0] | (rows[:, 1] << 4)
+    return found
 
 
-def unpack_int4(data: Array, count: int) -> Array:
-    """The inverse of :func:`pack_int4` for one row; ``data`` holds whole groups."""
-    words = data[: groups(count) * 4].reshape(-1, 4)
-    return np.concatenate([words & 15, words >> 4], axis=1).reshape(-1)[:count]
+def unpack_int4(data: Array, values: int) -> Array:
+    """The inverse of :func:`pack_int4`."""
+    rows = data.reshape(-1, values // 2)
+    return np.concatenate([rows & 15, rows >> 4], axis=1)
 
 
-def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of ``count`` indices of ``bits`` bits."""
-    return -(-count * bits // 8)
+def _cut(rows: Array, counts: Array, sizes: Array) -> Array:
+    """Of each line's ``counts`` bytes the first ``sizes``."""
+    return rows.reshape(-1)[within(counts) < np.repeat(sizes, counts)]
 
 
-def _encode_int4(lines: Sequence[Array]) -> Layout | None:
-    if not fits_int4(lines):
+def _encode_int4(lines: Lines) -> Layout | None:
+    if not fits_int4(lines.distinct):
         return None
-    chunks: list[Array] = [np.empty(0)] * len(lines)
-    for places in same_length(lines).values():
-        rows = pack_int4(nibbles(np.stack([lines[i] for i in places])))
-        for place, row in zip(places, rows, strict=True):
-            chunks[place] = row
-    return Layout(joined(chunks, (4 * groups(line.size) for line in lines)), None, work(lines))
+    codes, _ = padded(nibbles(lines.values), lines.lengths, GROUP)
+    sizes = int4_bytes(lines.lengths)
+    data = _cut(pack_int4(codes, GROUP), 4 * lines.groups, sizes)
+    return Layout(readable(data, sizes, 4 * lines.groups), None, lines.work())
 
 
 def _int4_line(data: Array, at: int, count: int, table: Array | None) -> tuple[Array, int]:
-    return signed(unpack_int4(data[at:], count)), at + int4_bytes(count)
+    codes = unpack_int4(data[at : at + 4 * -(-count // GROUP)], GROUP)
+    return signed(codes.reshape(-1)[:count]), at + int(int4_bytes(np.array(count)))
 
 
-def _encode_codebook(lines: Sequence[Array], *, bits: int, pairs: bool) -> Layout | None:
-    book = codebook(lines, bits)
-    if book is None:
+def _encode_codebook(lines: Lines, *, bits: int, pairs: bool) -> Layout | None:
+    book = codebook(lines.distinct, bits)
+    if book is None or bits_for(lines.distinct) < bits:
         return None
-    chunks: list[Array] = [np.empty(0)] * len(lines)
-    for count, places in same_length(lines).items():
-        codes = indices(book, np.stack([lines[i] for i in places]))
-        rows = pack_bits(_in_groups(codes), bits)[:, : packed_bytes(count, bits)]
-        for place, row in zip(places, rows, strict=True):
-            chunks[place] = row
-    data = joined(chunks, (bits * groups(line.size) for line in lines))
-    return Layout(data, pair_table(book) if pairs else book, work(lines))
+    codes, _ = padded(indices(book, lines.values), lines.lengths, GROUP)
+    sizes = ceil_divide(lines.lengths * bits, 8)
+    data = _cut(pack_bits(codes.reshape(-1, GROUP), bits), bits * lines.groups, sizes)
+    data = readable(data, sizes, bits * lines.groups)
+    return Layout(data, pair_table(book) if pairs else book, lines.work())
 
 
 def pair_table(book: Array) -> Array:
@@ -144,7 +134,7 @@ def _codebook_line(
 ) -> tuple[Array, int]:
     assert table is not None
     book = (table[: 1 << bits] & 0xFF).astype(np.uint8).view(np.int8) if pairs else table
-    return book[unpack_bits(data[at:], bits, count)], at + packed_bytes(count, bits)
+    return book[unpack_bits(data[at:], bits, count)], at + -(-count * bits // 8)
 
 
 def _codebook(bits: int, pairs: bool) -> Encoding:

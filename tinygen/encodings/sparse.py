@@ -5,14 +5,24 @@ What is stored are bytes, four-bit numbers or indices into a codebook.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from tinygen.encodings import packed
-from tinygen.encodings.base import Encoding, Layout, joined, work
+from tinygen.encodings.base import (
+    Encoding,
+    Layout,
+    Lines,
+    ceil_divide,
+    interleaved,
+    padded,
+    readable,
+    summed,
+    within,
+)
 from tinygen.encodings.gaps import positions
 from tinygen.graph import Array
 
@@ -24,9 +34,9 @@ class Unit:
     codes: int
     bytes: int
 
-    def size(self, count: int) -> int:
+    def size(self, count: Array) -> Array:
         """Bytes of ``count`` codes."""
-        return -(-count // self.codes) * self.bytes
+        return ceil_divide(count, self.codes) * self.bytes
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,13 @@ class Kind:
         """Codes that a decoder fetches at once: those of whole bytes, three of five bits in two."""
         return {3: Unit(8, 3), 5: Unit(3, 2)}.get(self.bits, Unit(8 // self.bits, 1))
 
-    def table(self, lines: Sequence[Array]) -> tuple[bool, Array | None]:
-        """Whether values of ``lines`` can be stored so, and the decoder's table."""
+    def table(self, distinct: Array) -> tuple[bool, Array | None]:
+        """Whether values that are among ``distinct`` can be stored so, and the decoder's table."""
         if self.name == "int4":
-            return packed.fits_int4(lines), None
+            return packed.fits_int4(distinct), None
         if self.bits == 8:
             return True, None
-        book = packed.codebook(lines, self.bits)
+        book = packed.codebook(distinct, self.bits) if distinct.size else None
         return book is not None, book
 
     def codes(self, values: Array, table: Array | None) -> Array:
@@ -67,16 +77,16 @@ class Kind:
             return packed.signed(codes)
         return codes.view(np.int8) if table is None else table[codes]
 
-    def pack(self, codes: Array) -> Array:
-        """Codes as bytes, in whole units, the first in the lowest bits."""
-        unit = self.unit
-        rows = np.pad(codes, (0, -codes.size % unit.codes)).reshape(-1, unit.codes)
-        return packed.pack_bits(rows, self.bits).reshape(-1)
+    def pack(self, codes: Array, counts: Array) -> tuple[Array, Array]:
+        """Rows of ``counts`` codes as bytes, in whole units, and how many bytes each takes."""
+        rows, _ = padded(codes, counts, self.unit.codes)
+        data = packed.pack_bits(rows.reshape(-1, self.unit.codes), self.bits)
+        return data.reshape(-1), self.unit.size(counts)
 
     def unpack(self, data: Array, count: int) -> Array:
         """The first ``count`` codes in ``data``."""
         unit = self.unit
-        rows = data[: unit.size(count)].reshape(-1, unit.bytes)
+        rows = data[: -(-count // unit.codes) * unit.bytes].reshape(-1, unit.bytes)
         bits = np.unpackbits(rows, axis=1, bitorder="little")[:, : unit.codes * self.bits]
         planes = bits.reshape(-1, self.bits) << np.arange(self.bits, dtype=np.uint8)
         codes: Array = planes.sum(axis=1).astype(np.uint8)[:count]
@@ -87,55 +97,39 @@ BYTES, INT4, CODEBOOK4 = Kind("", 8), Kind("int4", 4), Kind("codebook4", 4)
 CODEBOOKS = tuple(Kind(f"codebook{bits}", bits) for bits in range(1, packed.MOST_BITS + 1))
 
 
-def nonzero(lines: Sequence[Array]) -> list[Array]:
-    """The values of each line that are not 0."""
-    return [line[line != 0] for line in lines]
-
-
-def bitmap_bytes(bits: int) -> int:
-    """Bytes of a bitmap."""
-    return -(-bits // 8)
-
-
-def marked_bytes(bitmaps: Sequence[Array]) -> int:
-    """Bytes with a bit set."""
-    return sum(int(np.count_nonzero(bitmap)) for bitmap in bitmaps)
-
-
-def _bitmap(mask: Array) -> Array:
-    return np.packbits(mask, bitorder="little")
+def bitmap(flags: Array, counts: Array) -> tuple[Array, Array]:
+    """Rows of ``counts`` flags as bytes, the first one lowest, and how many bytes each takes."""
+    bits, wider = padded(flags, counts, 8)
+    return np.packbits(bits, bitorder="little"), wider // 8
 
 
 def _mask(data: Array, count: int) -> Array:
-    return np.unpackbits(data[: bitmap_bytes(count)], count=count, bitorder="little").astype(bool)
+    return np.unpackbits(data[: -(-count // 8)], count=count, bitorder="little").astype(bool)
 
 
-def _encode_bitmap(lines: Sequence[Array], *, kind: Kind) -> Layout | None:
-    values = nonzero(lines)
-    stored = sum(found.size for found in values)
-    possible, table = kind.table(values) if stored else (kind.bits == 8, None)
-    if not possible:
+def _encode_bitmap(lines: Lines, *, kind: Kind) -> Layout | None:
+    distinct = lines.distinct[lines.distinct != 0]
+    possible, table = kind.table(distinct)
+    if not possible or (table is not None and packed.bits_for(distinct) < kind.bits):
         return None
-    bitmaps = [_bitmap(line != 0) for line in lines]
-    chunks = [
-        np.concatenate([bitmap, kind.pack(kind.codes(found, table))])
-        for bitmap, found in zip(bitmaps, values, strict=True)
-    ]
+    values = lines.values[lines.nonzero]
+    bits, marks = bitmap(lines.nonzero, lines.lengths)
+    stored, sizes = kind.pack(kind.codes(values, table), summed(lines.nonzero, lines.lengths))
+    data = interleaved(bits, marks, stored, sizes)
     # Bitmaps are read by words.
-    reads = (
-        max(chunk.size, 4 * -(-line.size // 32)) for chunk, line in zip(chunks, lines, strict=True)
-    )
-    return Layout(joined(chunks, reads), table, work(lines, stored, marked_bytes(bitmaps)))
+    reads = np.maximum(marks + sizes, 4 * ceil_divide(lines.lengths, 32))
+    work = lines.work(values.size, int(np.count_nonzero(bits)))
+    return Layout(readable(data, marks + sizes, reads), table, work)
 
 
 def _bitmap_line(
     data: Array, at: int, count: int, table: Array | None, *, kind: Kind
 ) -> tuple[Array, int]:
     mask = _mask(data[at:], count)
-    stored, at = int(mask.sum()), at + bitmap_bytes(count)
+    stored, at = int(mask.sum()), at + -(-count // 8)
     line = np.zeros(count, np.int8)
     line[mask] = kind.values(kind.unpack(data[at:], stored), table)
-    return line, at + kind.unit.size(stored)
+    return line, at + int(kind.unit.size(np.array(stored)))
 
 
 @dataclass(frozen=True)
@@ -153,26 +147,21 @@ class Gaps:
         """Entries that share bytes."""
         return 2 if (self.bits == 4) != (self.kind.bits == 4) else 1
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of the entries that share them."""
-        return self.together * (self.bits + self.kind.bits) // 8
-
-    def pack(self, gaps: Array, codes: Array) -> Array:
-        """Entries as bytes."""
+    def pack(self, gaps: Array, codes: Array, counts: Array) -> Array:
+        """Lines of ``counts`` entries as bytes."""
         if self.bits == 4 and self.kind.bits == 4:
-            return np.bitwise_or(codes, gaps << 4)
+            both: Array = codes | (gaps << 4)
+            return both
         if self.together == 1:
             return np.stack([gaps, codes], axis=1).reshape(-1)
-        odd = gaps.size % 2
-        gaps, codes = np.pad(gaps, (0, odd)).reshape(-1, 2), np.pad(codes, (0, odd)).reshape(-1, 2)
-        if self.bits == 4:
-            both = gaps[:, 0] | (gaps[:, 1] << 4)
-            packed = np.stack([both, codes[:, 0], codes[:, 1]], axis=1)
-        else:
-            both = codes[:, 0] | (codes[:, 1] << 4)
-            packed = np.stack([both, gaps[:, 0], gaps[:, 1]], axis=1)
-        return packed.reshape(-1)[: packed.size - odd]
+        halves, whole = (gaps, codes) if self.bits == 4 else (codes, gaps)
+        sizes, entry = self.size(counts), within(counts)
+        place = np.repeat(np.cumsum(sizes) - sizes, counts) + entry // 2 * 3
+        data = np.zeros(sizes.sum(), np.uint8)
+        data[place[entry % 2 == 0]] = halves[entry % 2 == 0]
+        data[place[entry % 2 == 1]] |= halves[entry % 2 == 1] << 4
+        data[place + 1 + entry % 2] = whole
+        return data
 
     def unpack(self, data: Array) -> tuple[Array, Array]:
         """Gaps and codes of all entries that ``data`` holds."""
@@ -186,34 +175,35 @@ class Gaps:
         whole = rows[:, 1:].reshape(-1)
         return (halves, whole) if self.bits == 4 else (whole, halves)
 
-    def size(self, entries: int) -> int:
+    def size(self, entries: Array) -> Array:
         """Bytes of ``entries``."""
-        return entries // self.together * self.bytes + entries % self.together * 2
+        if self.together == 2:
+            pairs: Array = entries // 2 * 3 + entries % 2 * 2
+            return pairs
+        size: Array = entries * ((self.bits + self.kind.bits) // 8)
+        return size
 
 
-def _encode_relative(lines: Sequence[Array], *, gaps: Gaps) -> Layout | None:
-    places = [positions(line, 1 << gaps.bits) for line in lines]
-    values = [line[at] for line, at in zip(lines, places, strict=True)]
-    possible, table = gaps.kind.table(values)
+def _encode_relative(lines: Lines, *, gaps: Gaps) -> Layout | None:
+    places, counts = positions(lines, 1 << gaps.bits)
+    values = lines.values[places]
+    possible, table = gaps.kind.table(np.unique(values))
     if not possible:
         return None
-    chunks = [
-        gaps.pack((np.diff(at, prepend=-1) - 1).astype(np.uint8), gaps.kind.codes(found, table))
-        for at, found in zip(places, values, strict=True)
-    ]
-    stored = sum(at.size for at in places)
-    return Layout(joined(chunks, (chunk.size for chunk in chunks)), table, work(lines, stored))
+    before = (np.diff(places, prepend=-1) - 1).astype(np.uint8)
+    data = gaps.pack(before, gaps.kind.codes(values, table), counts)
+    return Layout(data, table, lines.work(places.size))
 
 
 def _relative_line(
     data: Array, at: int, count: int, table: Array | None, *, gaps: Gaps
 ) -> tuple[Array, int]:
-    steps, codes = gaps.unpack(data[at : at + gaps.size(count + count % 2)])
+    steps, codes = gaps.unpack(data[at : at + 2 * count + 2])
     places = np.cumsum(steps.astype(np.int64) + 1) - 1
     entries = int(np.searchsorted(places, count - 1)) + 1
     line = np.zeros(count, np.int8)
     line[places[:entries]] = gaps.kind.values(codes[:entries], table)
-    return line, at + gaps.size(entries)
+    return line, at + int(gaps.size(np.array(entries)))
 
 
 @dataclass(frozen=True)
@@ -228,45 +218,33 @@ class Blocks:
         """Bytes of a block."""
         return self.values * self.kind.bits // 8
 
-    def split(self, line: Array) -> Array:
-        """A line as rows of blocks, zeros at the end."""
-        return np.pad(line, (0, -line.size % self.values)).reshape(-1, self.values)
-
     def pack(self, codes: Array) -> Array:
         """Rows of codes as bytes."""
-        if self.kind.bits == 8:
-            return codes.reshape(-1)
         if self.kind.name == "int4":
-            half = self.values // 2
-            # Codes of the high halves of bytes are those that a decoder stores in its second word
-            # or, of blocks of four, in the word's upper half.
-            return np.bitwise_or(codes[:, :half], codes[:, half:] << 4).reshape(-1)
-        return packed.pack_bits(codes, 4).reshape(-1)
+            return packed.pack_int4(codes, self.values).reshape(-1)
+        return packed.pack_bits(codes, self.kind.bits).reshape(-1)
 
     def unpack(self, data: Array) -> Array:
         """The inverse of :meth:`pack`."""
         if self.kind.bits == 8:
             return data.reshape(-1, self.values)
-        rows = data.reshape(-1, self.bytes)
-        low, high = rows & 15, rows >> 4
         if self.kind.name == "int4":
-            return np.concatenate([low, high], axis=1)
-        return np.stack([low, high], axis=2).reshape(-1, self.values)
+            return packed.unpack_int4(data, self.values)
+        return np.stack([data & 15, data >> 4], axis=1).reshape(-1, self.values)
 
 
-def _encode_blocks(lines: Sequence[Array], *, blocks: Blocks) -> Layout | None:
-    split = [blocks.split(line) for line in lines]
-    masks: list[Array] = [np.any(rows != 0, axis=1) for rows in split]
-    kept = [rows[mask] for rows, mask in zip(split, masks, strict=True)]
-    stored = sum(len(rows) for rows in kept)
-    possible, table = blocks.kind.table(kept) if stored else (blocks.kind.bits == 8, None)
+def _encode_blocks(lines: Lines, *, blocks: Blocks) -> Layout | None:
+    values, counts = padded(lines.values, lines.lengths, blocks.values)
+    rows = values.reshape(-1, blocks.values)
+    kept: Array = np.any(rows != 0, axis=1)
+    possible, table = blocks.kind.table(np.unique(rows[kept]))
     if not possible:
         return None
-    chunks = [
-        np.concatenate([_bitmap(mask), blocks.pack(blocks.kind.codes(rows, table))])
-        for mask, rows in zip(masks, kept, strict=True)
-    ]
-    return Layout(joined(chunks, (chunk.size for chunk in chunks)), table, work(lines, stored))
+    bits, marks = bitmap(kept, counts // blocks.values)
+    sizes = summed(kept, counts // blocks.values) * blocks.bytes
+    stored = blocks.pack(blocks.kind.codes(rows[kept], table))
+    data = interleaved(bits, marks, stored, sizes)
+    return Layout(data, table, lines.work(int(kept.sum())))
 
 
 def _blocks_line(
@@ -274,7 +252,7 @@ def _blocks_line(
 ) -> tuple[Array, int]:
     total = -(-count // blocks.values)
     mask = _mask(data[at:], total)
-    at += bitmap_bytes(total)
+    at += -(-total // 8)
     size = int(mask.sum()) * blocks.bytes
     line = np.zeros((total, blocks.values), np.int8)
     codes = np.ascontiguousarray(blocks.unpack(data[at : at + size]))
@@ -289,7 +267,7 @@ def _identifier(name: str) -> str:
 def _encoding(
     name: str,
     helpers: tuple[str, ...],
-    encode: Callable[[Sequence[Array]], Layout | None],
+    encode: Callable[[Lines], Layout | None],
     line: Callable[[Array, int, int, Array | None], tuple[Array, int]],
 ) -> Encoding:
     decoder = _identifier(name)
