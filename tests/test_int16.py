@@ -40,7 +40,7 @@ def test_every_operator_has_cases_or_refuses_int16() -> None:
     assert set(BY_NAME) - set(CASES) == {"HARD_SWISH"}
     tensors = tuple(tb.Tensor((4,), "int16", (2.0**-12,), (0,)) for _ in range(2))
     ops = (tb.Op("HARD_SWISH", (0,), (1,), {}),)
-    with pytest.raises(InputError, match="needs int8 input and output .* has int16 and int16"):
+    with pytest.raises(InputError, match=r"needs int8 input and output .* has int16 and int16"):
         tflite.load(tb.Model(tensors, ops, (0,), (1,)).bytes)
 
 
