@@ -15,8 +15,9 @@ import numpy as np
 import oracle
 import pytest
 import shared_models
+import strategies_int16
 import tflite
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from networks import networks
 from strategies import CASES, Case
 from test_operators import REPEATABLE, assert_equal, draw
@@ -29,6 +30,7 @@ from tinygen.importers import tflite as importer
 from tinygen.ops import BY_NAME, OPS
 
 QUICK, WIDE = 8, 300
+QUICKLY = settings(REPEATABLE, phases=[Phase.generate])
 
 
 def same_tensor(one: Tensor, other: Tensor) -> bool:
@@ -58,22 +60,28 @@ def check_written(case: Case) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_operators_are_written_as_read(name: str) -> None:
-    settings(REPEATABLE, max_examples=QUICK)(given(CASES[name])(check_written))()
+    settings(QUICKLY, max_examples=QUICK)(given(CASES[name])(check_written))()
+
+
+@pytest.mark.parametrize("name", strategies_int16.CASES)
+def test_int16_operators_are_written_as_read(name: str) -> None:
+    cases = strategies_int16.CASES[name]
+    settings(QUICKLY, max_examples=2 * QUICK)(given(cases)(check_written))()
 
 
 def test_networks_are_written_as_read() -> None:
-    settings(REPEATABLE, max_examples=4 * QUICK)(given(networks())(check_written))()
+    settings(QUICKLY, max_examples=4 * QUICK)(given(networks())(check_written))()
 
 
 @pytest.mark.wide
 @pytest.mark.parametrize("name", CASES)
 def test_operators_are_written_as_read_widely(name: str) -> None:
-    settings(REPEATABLE, max_examples=WIDE)(given(CASES[name])(check_written))()
+    settings(QUICKLY, max_examples=WIDE)(given(CASES[name])(check_written))()
 
 
 @pytest.mark.wide
 def test_networks_are_written_as_read_widely() -> None:
-    settings(REPEATABLE, max_examples=WIDE)(given(networks())(check_written))()
+    settings(QUICKLY, max_examples=WIDE)(given(networks())(check_written))()
 
 
 def _versions(data: bytes) -> dict[int, int]:

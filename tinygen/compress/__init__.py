@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tinygen.compress import filters, low_rank, prune, quantize
+from tinygen.compress import (
+    cluster_weights,
+    filters,
+    low_rank,
+    prune,
+    quantize,
+    round_weights,
+)
 from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
 
 METHODS: tuple[Method, ...] = (
@@ -10,6 +17,8 @@ METHODS: tuple[Method, ...] = (
     filters.METHOD,
     low_rank.METHOD,
     quantize.METHOD,
+    cluster_weights.METHOD,
+    round_weights.METHOD,
 )
 
 __all__ = ["METHODS", "Context", "Method", "Recipe", "RecipeStep", "parse"]

@@ -324,7 +324,9 @@ def shrink(model: Any, channels: Channels, gone: set[int]) -> Any:
     return rewire.rebuild(model, lambda layer: parts.get(id(layer)))
 
 
-def _cut(layer: Any, into: Array, out: Array, shape: Sequence[int | None]) -> Sequence[rewire.Part] | None:
+def _cut(
+    layer: Any, into: Array, out: Array, shape: Sequence[int | None]
+) -> Sequence[rewire.Part] | None:
     """The layer with the inputs ``into`` and the outputs ``out`` alone."""
     kind = rewire.kind(layer)
     weights = layer.get_weights() if hasattr(layer, "get_weights") else []

@@ -8,6 +8,7 @@ The examples run in batches through the exact numpy reference.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,7 +22,7 @@ from tinygen.datasets import Data
 from tinygen.errors import InputError
 from tinygen.graph import ABSENT, Array, Graph, Node, Quant, Tensor, printable
 from tinygen.numerics import INT32_MAX, LIMITS, Int64Array
-from tinygen.ops import BY_NAME, check, conv2d, depthwise_conv2d, fully_connected
+from tinygen.ops import BY_NAME, check, conv2d, depthwise_conv2d, fully_connected, int16
 from tinygen.ops.common import accumulator_bound, pad_image, windows
 from tinygen.ops.convolution import Convolution
 from tinygen.reference import run_all
@@ -53,11 +54,15 @@ SPARSE = 0.3
 """Share of zeros from which on a layer is taken to be pruned, and keeps its zeros."""
 
 
+WIDE_SUM = (1 << 47) - 1
+"""Largest accumulator of int16 layers, whose sums and biases are 64 bits wide."""
+
+
 class LayerSettings(Settings):
     """What methods that go layer by layer have in common."""
 
     layers: tuple[str, ...] = ()
-    """Names of the layers' outputs to compress; empty for all."""
+    """Names of the layers' outputs to compress, or patterns such as "conv*"; empty for all."""
     largest: int | None = Field(None, ge=1)
     """Only so many layers, those with the most weights."""
     min_weights: int = Field(64, ge=1)
@@ -86,6 +91,8 @@ class Layer:
     scales: Floats
     bias: Int64Array
     zero_point: int
+    dtype: str
+    """The inputs'."""
     groups: int
     per_channel: bool
     window: tuple[int, int, int]
@@ -161,11 +168,12 @@ Solve = Callable[[Layer, Moments], Solution | None]
 
 
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
-    """The weighted layers of ``graph`` in order."""
+    """The weighted layers of ``graph`` in order, but those that sum int16 inputs in 32 bits."""
     return tuple(
         layer_at(graph, position)
         for position, node in enumerate(graph.nodes)
         if node.op in CONVOLUTIONS
+        and (not int16.reads_int16(graph, node) or not int16.sums_in_32_bits(graph, node))
     )
 
 
@@ -185,6 +193,7 @@ def layer_at(graph: Graph, position: int) -> Layer:
         scales=np.broadcast_to(np.array(quant.scale), (channels,)),
         bias=convolution.bias,
         zero_point=convolution.zero_point,
+        dtype=convolution.dtype,
         groups=convolution.groups,
         per_channel=not quant.per_tensor,
         window=(rows, columns, depth),
@@ -194,15 +203,15 @@ def layer_at(graph: Graph, position: int) -> Layer:
 def chosen(graph: Graph, settings: LayerSettings) -> tuple[Layer, ...]:
     """The layers that ``settings`` name; raises :class:`InputError` for a name there is not."""
     layers = layers_of(graph)
-    names = {layer.name for layer in layers}
-    for name in settings.layers:
-        if name not in names:
-            known = ", ".join(sorted(printable(n) for n in names))
-            raise InputError(f"no layer is called {printable(name)!r}", f"layers are {known}")
+    for pattern in settings.layers:
+        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
+            known = ", ".join(sorted(printable(layer.name) for layer in layers))
+            raise InputError(f"no layer is called {printable(pattern)!r}", f"layers are {known}")
+    patterns = settings.layers or ("*",)
     found = [
         layer
         for layer in layers
-        if (layer.name in settings.layers if settings.layers else True)
+        if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)
         and layer.weights.size >= settings.min_weights
     ]
     if settings.largest is not None:
@@ -368,7 +377,7 @@ def rewrite(
     """``graph`` with new weights in ``layers``, which :func:`solve` finds one after the other.
 
     With ``context.train``, :func:`solve` gets moments over these examples, else those of
-    :meth:`Moments.unknown`.  A layer whose accumulators could then overflow keeps its weights.
+    :meth:`Moments.unknown`.  A layer that could then overflow keeps its weights.
     """
     wanted = {layer.position for layer in layers}
     with context.progress(what, len(wanted)) as step:
@@ -408,7 +417,14 @@ def rewrite(
 def _settled(graph: Graph, layer: Layer, solution: Solution | None) -> Graph:
     if solution is None or not fits(layer, solution):
         return graph
-    return with_layer(graph, layer, solution)
+    changed = with_layer(graph, layer, solution)
+    node = changed.nodes[layer.position]
+    try:
+        check(BY_NAME[node.op], changed, node)
+        CONVOLUTIONS[node.op](changed, node)
+    except InputError:  # scales that the operator does not take
+        return graph
+    return changed
 
 
 def zeros_kept(layer: Layer) -> Array | None:
@@ -427,11 +443,14 @@ def solution_of(layer: Layer, moments: Moments, weights: Floats, ratio: Floats) 
 
 
 def fits(layer: Layer, solution: Solution) -> bool:
-    """Whether weights are int8, the bias int32, and no accumulator can leave 32 bits."""
+    """Whether weights are int8 and no accumulator, bias included, can overflow."""
     if np.abs(solution.weights).max(initial=0) > 128 or solution.weights.max(initial=0) > 127:
         return False
-    bound = accumulator_bound(solution.weights, layer.zero_point, solution.bias)
-    return bound <= INT32_MAX and bool(np.isfinite(solution.scales).all())
+    most = INT32_MAX if layer.dtype == "int8" else WIDE_SUM
+    if np.abs(solution.bias).max(initial=0) > most:
+        return False
+    bound = accumulator_bound(solution.weights, layer.zero_point, solution.bias, layer.dtype)
+    return bound <= most and bool(np.isfinite(solution.scales).all())
 
 
 def bias_for(layer: Layer, moments: Moments, weights: Int64Array, scales: Floats) -> Int64Array:
@@ -477,10 +496,12 @@ def with_layer(graph: Graph, layer: Layer, solution: Solution) -> Graph:
         products = tuple(float(np.float32(factor * s)) for s in quant.scale)
         axis_of_bias = 0 if len(products) > 1 else None
         bias_quant = Quant(products, (0,) * len(products), axis_of_bias)
-        values = solution.bias.astype(np.int32)
+        usual = "int32" if layer.dtype == "int8" else "int64"
+        dtype = old.dtype if old is not None else usual
+        values = solution.bias.astype(dtype)
         name = old.name if old is not None else f"{before.name}/bias"
         shape = old.shape if old is not None else values.shape
-        bias = Tensor(name, shape, "int32", bias_quant, values.reshape(shape))
+        bias = Tensor(name, shape, dtype, bias_quant, values.reshape(shape))
         graph, bias_index = _placed(graph, node, 2, bias)
         inputs.append(bias_index)
     changed = replace(node, inputs=tuple(inputs))
