@@ -104,7 +104,7 @@ def learned_ranges(model: Any, graph: Graph, inputs: Array) -> dict[int, Range]:
             raise InputError(f"{model.name}: the range {low}..{high} of {name!r} is none")
     chains = {name: tuple(_chain(known[name])) for name in carried}
     outputs = {layer.name: layer.output for chain in chains.values() for layer in chain}
-    computed = keras.Model(model.inputs, outputs)(inputs, training=False)
+    computed = keras.Model(model.inputs[0], outputs)(inputs, training=False)
     values = float_graph.run_all(graph, inputs)
     found: dict[int, Range] = {}
     for name, chain in chains.items():

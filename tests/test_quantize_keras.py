@@ -1,0 +1,228 @@
+"""Keras models become float graphs that compute the same, and int8 ones like TensorFlow's own.
+
+TensorFlow is imported here; TFLM's runtime, which must not share a process with it, is not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from float_nets import as_file, everything, straight
+
+from tinygen.compress import Context, float_graph, keras_graph, quantize
+from tinygen.compress.equalize import CHANNEL_AXIS
+from tinygen.compress.quantize import Settings
+from tinygen.datasets import Data
+from tinygen.errors import InputError
+from tinygen.graph import Array, Tensor
+from tinygen.importers import tflite as importer
+
+pytestmark = pytest.mark.xdist_group("tensorflow")
+
+
+@functools.cache
+def libraries() -> tuple[Any, Any]:
+    import keras
+    import tensorflow as tf
+
+    return keras, tf
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    keras, _ = libraries()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.backend.clear_session()
+
+
+def residual() -> Any:
+    """Normalizations to fold, a branch, activations fused and not, a depthwise convolution."""
+    keras, _ = libraries()
+    layers = keras.layers
+    source = keras.Input((8, 8, 3), name="picture")
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(source)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU(name="rectified")(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="deep")(x)
+    y = layers.Conv2D(8, 1, name="point")(y)
+    x = layers.Add(name="sum")([x, y])
+    x = layers.ReLU(name="after")(x)
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    x = layers.LeakyReLU(0.1, name="leaky")(x)
+    x = layers.Flatten(name="flat")(x)
+    x = layers.Dropout(0.4)(x)
+    x = layers.Dense(12, activation="sigmoid", name="gate")(x)
+    return randomized(
+        keras.Model(source, layers.Dense(5, activation="softmax", name="top")(x), name="a net")
+    )
+
+
+def signals() -> Any:
+    keras, _ = libraries()
+    layers = keras.layers
+    return randomized(
+        keras.Sequential(
+            [
+                keras.Input((40, 1)),
+                layers.Conv1D(8, 5, strides=2, activation="relu"),
+                layers.Conv1D(12, 3, activation="relu"),
+                layers.GlobalAveragePooling1D(),
+                layers.Dense(6, activation="relu"),
+                layers.Dense(3),
+            ]
+        )
+    )
+
+
+def randomized(model: Any) -> Any:
+    """``model`` with random biases and statistics, which are 0 and 1 before training."""
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if len(weight.shape) == 1:
+            spread = random.uniform(0.5, 1.5, weight.shape)
+            weight.assign(spread if "variance" in weight.path else spread - 0.8)
+    return model
+
+
+def examples_for(model: Any, count: int = 64) -> Array:
+    random = np.random.default_rng(1)
+    return random.standard_normal((count, *model.inputs[0].shape[1:])).astype(np.float32)
+
+
+@pytest.mark.parametrize("make", [residual, signals])
+def test_the_float_graph_computes_what_keras_does(make: Any, tmp_path: Path) -> None:
+    keras, _ = libraries()
+    model = make()
+    examples = examples_for(model)
+    wanted = np.asarray(model.call(examples, training=False))
+    found = float_graph.run(keras_graph.convert(model), examples)[0]
+    assert np.abs(found - wanted).max() < 1e-5 * max(1, np.abs(wanted).max())
+    model.save(tmp_path / "model.keras")
+    read = keras.models.load_model(tmp_path / "model.keras")
+    assert np.array_equal(float_graph.run(keras_graph.convert(read), examples)[0], found)
+
+
+def test_layers_have_keras_names() -> None:
+    graph = keras_graph.convert(residual())
+    names = [layer.name for layer in quantize.layers(graph)]
+    assert names == ["stem", "deep", "point", "gate", "top"]
+    numbered = [layer.name for layer in quantize.layers(keras_graph.convert(signals()))]
+    assert len(set(numbered)) == 4
+    assert [name.startswith(("conv1d", "dense")) for name in numbered] == [True] * 4
+
+
+@pytest.mark.parametrize("make", [straight, everything])
+def test_the_float_pass_computes_what_tensorflow_does(make: Any) -> None:
+    _, tf = libraries()
+    net = make()
+    graph, examples = net.graph(), net.examples(4)
+    interpreter = tf.lite.Interpreter(
+        model_content=as_file(graph), experimental_preserve_all_tensors=True
+    )
+    interpreter.allocate_tensors()
+    for example in examples:
+        values = float_graph.run_all(graph, example[None])
+        interpreter.set_tensor(0, example[None])
+        interpreter.invoke()
+        for node in graph.nodes:
+            wanted, found = interpreter.get_tensor(node.outputs[0]), values[node.outputs[0]][0]
+            assert np.abs(found - wanted).max() < 1e-5 * max(1, np.abs(wanted).max()), node
+
+
+def converted(model: Any, examples: Array) -> bytes:
+    """The int8 .tflite that TensorFlow's converter makes."""
+    _, tf = libraries()
+
+    def call(x: Any) -> Any:
+        return model.call(x, training=False)
+
+    spec = tf.TensorSpec((1, *examples.shape[1:]), tf.float32)
+    function = tf.function(call, autograph=False).get_concrete_function(spec)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([example[None]] for example in examples)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+@pytest.mark.parametrize("make", [residual, signals])
+@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs")
+def test_plain_quantization_is_tensorflows(make: Any) -> None:
+    model = make()
+    examples = examples_for(model)
+    theirs = importer.load(converted(model, examples))
+    ours = quantize.quantize(model, Settings(), Context(Data(examples)))
+    assert [n.op for n in ours.nodes] == [n.op for n in theirs.nodes]
+    compared = 0
+    for mine, other in zip(ours.nodes, theirs.nodes, strict=True):
+        if mine.op != "ADD" and not any(n.op == "ADD" for n in ours.consumers(mine.outputs[0])):
+            compare(ours.output(mine), theirs.output(other))
+            compared += 1
+        for a, b in zip(mine.inputs[1:], other.inputs[1:], strict=True):
+            if mine.op in CHANNEL_AXIS and a >= 0:
+                compare(ours.at(a), theirs.at(b))
+                compared += 1
+    assert compared >= len(ours.nodes)
+
+
+def compare(mine: Tensor, other: Tensor) -> None:
+    """Equal up to the rounding of floats.
+
+    Outputs that an ADD reads are left out: TensorFlow's calibration looks at them when the ADD has
+    written its own output over them.
+    """
+    assert mine.quant is not None and other.quant is not None
+    assert (mine.dtype, mine.shape) == (other.dtype, other.shape)
+    assert np.allclose(mine.quant.scale, other.quant.scale, rtol=1e-4), mine.name
+    assert np.abs(np.subtract(mine.quant.zero_point, other.quant.zero_point)).max() <= 1
+    if mine.data is not None and other.data is not None:
+        apart = np.abs(mine.data.astype(np.int64) - other.data)
+        assert apart.max() <= max(1, 1e-4 * np.abs(other.data.astype(np.int64)).max()), mine.name
+        assert mine.dtype != "int8" or (apart > 0).mean() < 0.02
+
+
+def test_learned_ranges_are_taken_where_layers_have_them() -> None:
+    model = residual()
+    examples = examples_for(model)
+    model.tinygen_ranges = {
+        "picture": (-2.0, 2.0),
+        "stem": (0.0, 3.5),  # merged into the layers after it, up to the activation
+        "point": (-1.25, 1.5),
+        "after": [0.5, 4.0],
+    }
+    graph = quantize.quantize(model, Settings(), Context(Data(examples)))
+    wanted = {"CONV_2D 0": 3.5, "CONV_2D 1": 2.75, "ADD 0": 4.0, "MAX_POOL_2D 0": 4.0}
+    spans, count = {}, dict.fromkeys((n.op for n in graph.nodes), 0)
+    for node in graph.nodes:
+        spans[f"{node.op} {count[node.op]}"] = graph.output(node).scale * 255
+        count[node.op] += 1
+    assert all(np.isclose(spans[name], span) for name, span in wanted.items()), spans
+    assert np.isclose(graph.at(0).scale * 255, 4.0)
+    without = quantize.quantize(model, Settings(learned_ranges=False), Context(Data(examples)))
+    assert not np.isclose(without.output(without.nodes[0]).scale * 255, 3.5)
+    model.tinygen_ranges = {"nobody": (0.0, 1.0)}
+    with pytest.raises(InputError, match="none of its layers"):
+        quantize.quantize(model, Settings(), Context(Data(examples)))
+
+
+def test_models_that_cannot_be_converted_are_refused() -> None:
+    keras, _ = libraries()
+    layers = keras.layers
+    two = [keras.Input((4,)), keras.Input((4,))]
+    with pytest.raises(InputError, match="has 2 inputs; only networks of one"):
+        keras_graph.convert(keras.Model(two, layers.Add()(two)))
+    with pytest.raises(InputError, match="unknown extent"):
+        source = keras.Input((None, 4))
+        keras_graph.convert(keras.Model(source, layers.Dense(2)(source)))
+    with pytest.raises(InputError, match="has 0 inputs"):
+        keras_graph.convert(keras.Sequential([layers.Dense(2)]))
+    with pytest.raises(InputError, match="not supported"):
+        source = keras.Input((6, 4))
+        keras_graph.convert(keras.Model(source, layers.LSTM(3)(source)))
