@@ -236,6 +236,7 @@ OP = Op(
             *scalar.DENSE,
             *scalar.CONV2D,
             *sparse.DENSE,
+            *sparse.CONV2D,
             ("portable", portable.dense, portable.FEATURES),
             ("portable", portable.conv2d, portable.FEATURES),
         ),

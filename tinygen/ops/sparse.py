@@ -1,4 +1,5 @@
-"""Dense layers of few rows whose weights lie in flash without zeros, and are computed from there.
+"""Layers whose weights lie in flash without zeros, and are computed from there: in C, and for cores
+without SIMD.
 
 A nonzero weight is an entry: its value, and how many taps it lies behind the entry before it, each
 a byte.  Where nothing lies within 255 taps an entry of value 0 goes there.  Kernels read one stream
@@ -7,7 +8,8 @@ of entries, channel by channel; ``counts`` says how many each channel has.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -71,6 +73,12 @@ def entries(weights: Array, furthest: int = FURTHEST, together: int = 1) -> Entr
     values[last] = weights[rows, columns]
     gaps[last] = distance - furthest * (steps - 1)
     return Entries(values, gaps, counts)
+
+
+@lru_cache(maxsize=4)
+def entries_of(conv: Convolution) -> Entries:
+    """The entries of a layer, kept for the next kernel that is looked at."""
+    return entries(conv.taps)
 
 
 def sparse(conv: Convolution, least_zeros: float = LEAST_ZEROS) -> bool:
@@ -154,7 +162,7 @@ def _rows(
     """The kernel that goes through the entries once a row."""
     if not conv.dense or not sparse(conv):
         return None
-    stream = entries(conv.taps)
+    stream = entries_of(conv)
     counts = counted(stream.counts)
     if counts is None:
         return None
@@ -182,8 +190,94 @@ def _rows(
     )
 
 
+@dataclass(frozen=True)
+class BlockCosts:
+    """Cycles (or instructions) of an entry with four pixels, and of a channel with them; the
+    instructions that an entry needs, counted by hand."""
+
+    entry: float
+    channel: float
+    bound: float
+
+
+BLOCK_COSTS = {
+    "rv32m": BlockCosts(17, 40, 16),
+    "armv7m": BlockCosts(19, 60, 11),
+    "armv6m": BlockCosts(23, 280, 15),
+    "xtensa": BlockCosts(17, 40, 16),
+}
+
+
+def by_fours(lower: Lower, isa: scalar.Isa) -> Lower:
+    """As ``lower``, a kernel of :mod:`tinygen.ops.scalar` that lays out four pixels side by side,
+    without zeros.
+
+    Entries are 16-bit numbers, the weight in the upper byte, those of a channel behind their
+    number.  Where a core's loads move the pointer on (Cortex-M0), gaps count from there.
+    """
+
+    def sparse_lower(conv: Convolution) -> Kernel | None:
+        if conv.groups > 1 or not sparse(conv):
+            return None
+        kernel, stream = lower(conv), entries_of(conv)
+        if kernel is None or int(stream.counts.max()) > MOST_ENTRIES:
+            return None
+        kind, costs = kernel.params["kind"], BLOCK_COSTS[isa.name]
+        multiply = f"sparse_multiply_{isa.name}_{kind}"
+        blocks = conv.output[0] * -(-conv.output[1] * conv.output[2] // 4)
+        per_block = costs.entry * stream.values.size + costs.channel * conv.channels
+        gather = isa.costs.gather + (0 if conv.dense else 3)
+        _, output_bound, input_bound = isa.bound
+        taps = conv.taps.shape[1]
+        return replace(
+            kernel,
+            name=kernel.name.replace(isa.name, f"sparse_{isa.name}"),
+            params={
+                **kernel.params,
+                "weight": "int16_t",
+                "corrected": False,
+                "multiply": multiply,
+            },
+            args=tuple(
+                Const("weights", _numbered(stream, behind=isa is scalar.ARMV6M))
+                if isinstance(arg, Const) and arg.role == "weights"
+                else arg
+                for arg in kernel.args
+            ),
+            helpers=(
+                *(h for h in kernel.helpers if not h.startswith(("block_", "scalar_"))),
+                f"sparse_block_{isa.name}",
+                multiply,
+            ),
+            cycles=int((blocks * per_block + conv.pixels * (gather * taps + 20)) / isa.costs.slow),
+            bound=int(
+                costs.bound * stream.values.size * blocks
+                + output_bound * conv.pixels * conv.channels
+                + input_bound * conv.pixels * taps
+            ),
+            encoding="sparse",
+        )
+
+    return sparse_lower
+
+
+def _numbered(stream: Entries, behind: bool) -> Array:
+    """Entries as int16, each channel's behind their number.  ``behind`` has gaps count from behind
+    the entry before."""
+    starts = np.cumsum(stream.counts) - stream.counts
+    gaps = stream.gaps
+    if behind:
+        first = np.zeros(gaps.size + 1, dtype=bool)
+        first[starts] = True
+        gaps = np.where(first[:-1], gaps, gaps - 1)
+    words = (stream.values.astype(np.int64) * 256 + gaps).astype(np.int16)
+    return np.insert(words, starts, stream.counts.astype(np.int16))
+
+
 DENSE = (
+    *((isa.name, by_fours(scalar.dense(isa), isa), isa.features) for isa in scalar.ISAS),
     *((isa.name, dense_scalar(isa), isa.features) for isa in scalar.ISAS),
     ("portable", dense, FEATURES),
 )
+CONV2D = tuple((isa.name, by_fours(scalar.conv2d(isa), isa), isa.features) for isa in scalar.ISAS)
 """Ways for :func:`tinygen.ops.convolution.variants`."""
