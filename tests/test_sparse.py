@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from graphs import convolution, dense_chain, random_inputs
 from host_c import HostModels
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygen import bench, boards, plan, reference
@@ -169,6 +169,7 @@ def test_on_an_emulated_core(board: str, tmp_path: Path) -> None:
         assert np.array_equal(outputs[0], want), planned.steps[0].kernel.name
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 6),
     st.integers(1, 700),
