@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoded_c import DECODERS, HostDecoders, all_functions
+from host_c import SANITIZERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,10 +138,17 @@ def test_wrong_values_from_a_core_are_seen() -> None:
         measure.measure(boards.load("qemu_m4"), [case, spoilt])
 
 
-@pytest.mark.parametrize("compiler", ["clang", "g++", "clang++"])
-def test_other_compilers(compiler: str, tmp_path: Path) -> None:
+PLAIN = ("-O1", "-DLOADS_ANYWHERE=0", "-DFINDS_BITS=0", *SANITIZERS)
+"""What cores run that cannot find a bit, or load a word from any address."""
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags"),
+    [("gcc", PLAIN), ("clang", ("-O2",)), ("g++", ("-O2",)), ("clang++", ("-O2",))],
+)
+def test_other_compilers(compiler: str, flags: tuple[str, ...], tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    with HostDecoders(tmp_path, compiler, ("-O2",)) as program:
+    with HostDecoders(tmp_path, compiler, flags) as program:
         for alphabet in ALPHABETS:
             chance = np.full(len(alphabet), 1 / len(alphabet))
             lines = [_line(random, np.array(alphabet), chance, n, 0.4, 1) for n in LENGTHS]
