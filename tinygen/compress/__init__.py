@@ -8,6 +8,7 @@ from tinygen.compress import (
     low_rank,
     prune,
     quantize,
+    recover,
     round_weights,
 )
 from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
@@ -19,6 +20,7 @@ METHODS: tuple[Method, ...] = (
     quantize.METHOD,
     cluster_weights.METHOD,
     round_weights.METHOD,
+    recover.METHOD,
 )
 
 __all__ = ["METHODS", "Context", "Method", "Recipe", "RecipeStep", "parse"]

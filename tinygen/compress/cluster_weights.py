@@ -32,7 +32,7 @@ ROUNDS = 3
 
 
 class ClusterSettings(layers.LayerSettings):
-    entries: int = Field(16, ge=2, le=32)
+    entries: int = Field(default=16, ge=2, le=32)
     granularity: Granularity = "tensor"
     """What has a codebook of its own."""
     start: Start = "kmeans++"

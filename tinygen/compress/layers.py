@@ -63,11 +63,11 @@ class LayerSettings(Settings):
 
     layers: tuple[str, ...] = ()
     """Names of the layers' outputs to compress, or patterns such as "conv*"; empty for all."""
-    largest: int | None = Field(None, ge=1)
+    largest: int | None = Field(default=None, ge=1)
     """Only so many layers, those with the most weights."""
-    min_weights: int = Field(64, ge=1)
+    min_weights: int = Field(default=64, ge=1)
     """Layers with fewer weights are left as they are."""
-    examples: int = Field(256, ge=1, le=100_000)
+    examples: int = Field(default=256, ge=1, le=100_000)
     """Most examples to calibrate on."""
     correct: bool = True
     """Whether weights make up for each other's errors; else each is taken by itself."""

@@ -23,11 +23,11 @@ ROUNDS = 3
 
 
 class RoundSettings(layers.LayerSettings):
-    bits: int = Field(4, ge=2, le=7)
+    bits: int = Field(default=4, ge=2, le=7)
     """Values are at most ``2**(bits - 1) - 1`` either way."""
     granularity: Granularity = "channel"
     """Whether each channel gets a scale, or all are rescaled alike."""
-    error_limit: float | None = Field(None, gt=0)
+    error_limit: float | None = Field(default=None, gt=0)
     """Layers whose outputs would be off by more, squared and relative, stay int8."""
 
 
