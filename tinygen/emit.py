@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,16 @@ from tinygen import __version__, resources
 from tinygen.errors import InputError
 from tinygen.graph import Array, Graph, Tensor
 from tinygen.numerics import LIMITS
-from tinygen.ops.base import Const, Input, Kernel, Output, Scratch
+from tinygen.ops.base import (
+    Channels,
+    Const,
+    Decoded,
+    Input,
+    Kernel,
+    Output,
+    Scratch,
+    aligned,
+)
 from tinygen.plan import Plan, Step
 from tinygen.streams import Section, Stage, Stream
 
@@ -175,9 +184,7 @@ def sources(plan: Plan, name: str) -> dict[str, str]:
             call = f"  {streams[-1]['name']}();"
         else:
             places = _places(plan, name, step)
-            call = _wrap_call(
-                functions.name_of(step.kernel), _words(step.kernel, places, i, constants), 2
-            )
+            call = _step_call(functions.name_of(step.kernel), step.kernel, places, i, constants)
         calls.append(
             {
                 "call": call,
@@ -318,6 +325,8 @@ class _Places:
     inputs: Sequence[str]
     output: str
     scratch: str
+    decoded: Callable[[Decoded], str]
+    """The address of decoded weights, as bytes."""
 
 
 def _places(plan: Plan, name: str, step: Step) -> _Places:
@@ -334,21 +343,118 @@ def _places(plan: Plan, name: str, step: Step) -> _Places:
         inputs=[address(t) for t in step.node.inputs],
         output=address(step.node.outputs[0]),
         scratch=f"(void *)({name}_arena.bytes + {step.scratch})",
+        decoded=_decoded_at(name, step),
     )
 
 
-def _words(kernel: Kernel, places: _Places, index: int, constants: _Constants) -> list[str]:
-    """The arguments of a call of ``kernel`` for the layer at ``index``."""
+def _decoded_at(name: str, step: Step) -> Callable[[Decoded], str]:
+    """Where in the arena the step's decoded weights lie: behind its other scratch memory."""
+    offset = aligned(step.scratch + aligned(step.kernel.own_scratch))
+    places = {}
+    for decoded in step.kernel.decoded:
+        places[decoded.key] = f"{name}_arena.bytes + {offset}"
+        offset += aligned(decoded.bytes)
+    return lambda decoded: places[decoded.key]
+
+
+@dataclass(frozen=True)
+class _Some:
+    """The channels of a call: C expressions for the first and their number.  Empty: all."""
+
+    first: str = ""
+    count: str = ""
+
+    def at(self, address: str, step: int) -> str:
+        """``address``, ``step`` elements further for each channel before the first."""
+        if not self.first or not step:
+            return address
+        return f"{address} + {self.first}" + (f" * {step}" if step > 1 else "")
+
+    def number(self, total: int, of_each: int, of: int = 1) -> str:
+        """``of_each`` for every ``of`` channels, ``total`` for all."""
+        if not self.count:
+            return str(total)
+        if self.count.isdigit():
+            return str(-(-int(self.count) * of_each // of))
+        product = self.count if of_each == 1 else f"{self.count} * {of_each}"
+        return product if of == 1 else f"({product} + {of - 1}) / {of}"
+
+
+_ALL = _Some()
+
+
+def _step_call(
+    function: str, kernel: Kernel, places: _Places, index: int, constants: _Constants
+) -> str:
+    """The call of a kernel for the layer at ``index``, its weights decoded before it; in a loop
+    when some channels are computed at a time."""
+    if not kernel.tile:
+        lines = [_decoding(d, places, index, constants) for d in kernel.decoded]
+        lines.append(_wrap_call(function, _words(kernel, places, index, constants), 2))
+        return "\n".join(lines)
+    (decoded,) = kernel.decoded
+    tile = kernel.tile
+    total = next(arg.count for arg in kernel.args if isinstance(arg, Channels))
+    some = _Some("first", str(tile) if total % tile == 0 else "count")
+    words = _words(kernel, places, index, constants, some)
+    lines = ["  {", f"    const uint8_t *codes = {constants.name_of(decoded.data, index)};"]
+    lines.append(f"    for (int first = 0; first < {total}; first += {tile}) {{")
+    if total % tile:
+        left = f"{total} - first"
+        lines.append(f"      const int count = {left} < {tile} ? {left} : {tile};")
+    lines.append(_decoding(decoded, places, index, constants, some))
+    return "\n".join([*lines, _wrap_call(function, words, 6), "    }", "  }"])
+
+
+def _decoding(
+    decoded: Decoded,
+    places: _Places,
+    index: int,
+    constants: _Constants,
+    some: _Some = _ALL,
+) -> str:
+    """Statements that decode weights; those of some channels from ``codes`` on, which moves."""
+    table = constants.name_of(decoded.table, index) if decoded.table else "NULL"
+    to, each = places.decoded(decoded), decoded.per_channel
+    words_to = f"(uint32_t *)(void *)({to})"
+    indent, keep = (6, "codes = ") if some.first else (2, "(void)")
+    codes = "codes" if some.first else constants.name_of(decoded.data, index)
+    if decoded.scaling is not None:
+        step = decoded.scaling.step
+        scaling = constants.name_of(decoded.scaling, index)
+        if some.first:
+            scaling = f"{scaling} + {some.first} / 2 * {step}"
+        pairs = some.number(decoded.values // (2 * each), 1, 2)
+        arguments = [codes, words_to, pairs, str(each // 4), scaling, str(step)]
+        return _wrap_call(f"{keep}weave_weights", [*arguments, decoded.decoder, table], indent)
+    count = some.number(decoded.values, each)
+    lines = [_wrap_call(f"{keep}{decoded.decoder}", [codes, to, count, table], indent)]
+    if decoded.form != "bytes":
+        function = "pair_weights" if decoded.form == "paired" else "flip_signs"
+        words = some.number(-(-decoded.values // 4), each, 4)
+        lines.append(_wrap_call(function, [words_to, words], indent))
+    return "\n".join(lines)
+
+
+def _words(
+    kernel: Kernel, places: _Places, index: int, constants: _Constants, some: _Some = _ALL
+) -> list[str]:
+    """The arguments of a call of ``kernel`` for the layer at ``index``, for ``some`` channels."""
     words = []
     for arg in kernel.args:
         if isinstance(arg, Input):
             words.append(places.inputs[arg.position])
         elif isinstance(arg, Output):
-            words.append(places.output)
+            words.append(some.at(places.output, 1))
         elif isinstance(arg, Scratch):
             words.append(places.scratch)
         elif isinstance(arg, Const):
-            words.append(constants.name_of(arg, index))
+            words.append(some.at(constants.name_of(arg, index), arg.step))
+        elif isinstance(arg, Channels):
+            words.append(some.number(arg.count, 1))
+        elif isinstance(arg, Decoded):
+            kind, place = C_TYPES[arg.dtype], places.decoded(arg)
+            words.append(place if kind == "int8_t" else f"(const {kind} *)(void *)({place})")
         else:
             words.append(str(arg))
     return words
@@ -378,6 +484,7 @@ def _stream(
     arena, scratch = f"{name}_arena.bytes", plan.steps[index].scratch
     makers = {stage.node.outputs[0]: i for i, stage in enumerate(stream.stages)}
     own = f"(void *)({arena} + {scratch + stream.own_scratch})"
+    decoded_at = _decoded_at(name, plan.steps[index])
 
     def row_address(tensor: int, row: str) -> str:
         maker = makers.get(tensor)
@@ -403,6 +510,7 @@ def _stream(
             inputs=[row_address(t, row) for t in stage.node.inputs],
             output=row_address(stage.node.outputs[0], f"row{i}"),
             scratch=own,
+            decoded=decoded_at,
         )
         words = _words(section.kernel, places, index, constants)
         indent = 8 if len(stage.sections) > 1 else 6
@@ -424,7 +532,14 @@ def _stream(
     ]
     if any(stage.lines > 1 for stage in stream.stages):
         functions.use("slide_down")
-    return {"name": f"rows_of_layer{index}", "ticks": stream.stages[-1].rows, "stages": stages}
+    places = _Places([], "", own, decoded_at)
+    decoded = plan.steps[index].kernel.decoded
+    return {
+        "name": f"rows_of_layer{index}",
+        "ticks": stream.stages[-1].rows,
+        "stages": stages,
+        "decoding": [_decoding(weights, places, index, constants) for weights in decoded],
+    }
 
 
 def _affine(factor: int, variable: str, constant: int) -> str:

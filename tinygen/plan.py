@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tinygen import placement, streams
+from tinygen import placement, selection, streams
 from tinygen.errors import FitError, InputError
 from tinygen.graph import Graph, Node
 from tinygen.ops import BY_NAME
-from tinygen.ops.base import Arg, Const, Function, Input, Kernel, Scratch, Variant
+from tinygen.ops.base import Arg, Const, Decoded, Kernel, Scratch
 from tinygen.placement import Buffer, Sharing, aligned
+from tinygen.selection import Limit, Option
 from tinygen.streams import Stream
 
 Optimize = Literal["speed", "balanced", "ram", "size"]
@@ -27,11 +28,14 @@ RAM for flash."""
 COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25, "size": 1.0}
 """Expected cycles allowed for RAM, as a multiple of those of the fastest plan."""
 
+PLAIN = Limit(1.0)
+"""No cycle for encoded weights; those that make a layer faster are taken all the same."""
+
 MOST_SEARCHED = 256
 """Layers of a network in which streams are looked for: the time goes with the square of it."""
 
-BODY_BYTES = 250
-"""What a kernel's function takes of flash, about: what doing without one is worth."""
+SLOWDOWN: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.2, "ram": 1.2, "size": 2.0}
+"""Expected cycles allowed for encoded weights, as a multiple of those with plain ones."""
 
 WORTHWHILE = 4096, 1 / 8
 """Bytes, and part of the arena, that streams must save in a balanced plan; they take some flash."""
@@ -39,10 +43,23 @@ WORTHWHILE = 4096, 1 / 8
 
 @dataclass(frozen=True)
 class Goal:
-    """What a plan is made for.  ``ram_limit`` is the most bytes that the arena may take."""
+    """What a plan is made for.  ``ram_limit`` is the most bytes that the arena may take.
+
+    ``slowdown`` is how much slower than with plain weights a network may become so that its weights
+    take less flash, entropy coding included.  None: weights are encoded that were made for it, at
+    the cost that ``optimize`` allows.
+    """
 
     optimize: Optimize = "balanced"
     ram_limit: int | None = None
+    slowdown: float | None = None
+
+    @property
+    def limit(self) -> Limit:
+        """How much slower encoded weights may make a network."""
+        if self.slowdown is None:
+            return Limit(SLOWDOWN[self.optimize])
+        return Limit(self.slowdown, any=True)
 
 
 @dataclass(frozen=True)
@@ -125,16 +142,19 @@ def make(graph: Graph, features: frozenset[str] = frozenset(), goal: Goal | None
     """
     _check_edges(graph)
     goal = goal or Goal()
-    planner = Planner(graph, features, small=goal.optimize == "size")
+    planner = Planner(graph, features, goal.optimize == "size", goal.limit)
     if goal.ram_limit is None:
         return planner.plan(goal.optimize)
     saving: list[Optimize] = ["speed", "balanced", "ram"]
-    least = None
-    for optimize in saving[0 if planner.small else saving.index(goal.optimize) :]:
-        least = planner.plan(optimize)
-        if least.arena_bytes <= goal.ram_limit:
-            return least
-    assert least is not None
+    tries = saving[0 if planner.small else saving.index(goal.optimize) :]
+    plain = Planner(graph, features, planner.small, PLAIN)
+    plans = []
+    for made_by in (planner, plain):
+        for optimize in tries:
+            plans.append(made_by.plan(optimize))
+            if plans[-1].arena_bytes <= goal.ram_limit:
+                return plans[-1]
+    least = min(plans, key=lambda plan: plan.arena_bytes)
     raise FitError(
         f"{graph.source}: needs an arena of {least.arena_bytes:,} bytes, which is more than the "
         f"limit of {goal.ram_limit:,}",
@@ -163,17 +183,17 @@ class Planner:
     graph: Graph
     features: frozenset[str] = frozenset()
     small: bool = False
+    limit: Limit = PLAIN
     _steps: dict[range, Step | None] = field(default_factory=dict)
-    _rows: dict[streams.RowKey, tuple[Kernel, str]] = field(default_factory=dict)
+    _rows: dict[streams.RowKey, Option | None] = field(default_factory=dict)
     _peaks: dict[range, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._nodes = [n for n in self.graph.nodes if not BY_NAME[n.op].view]
-        if self.small:
-            found = [_kernels(self.graph, node, self.features) for node in self._nodes]
-            for i, isa in enumerate(_fewest_bodies(found)):
-                step = _step(self.graph, self._nodes[i], self.features, isa)
-                self._steps[range(i, i + 1)] = step
+        found = [selection.options(self.graph, node, self.features) for node in self._nodes]
+        self._chosen = selection.select(found, self.features, self.limit, self.small)
+        for i, (options, chosen) in enumerate(zip(found, self._chosen, strict=True)):
+            self._steps[range(i, i + 1)] = _step(self.graph, self._nodes[i], options, chosen)
 
     def plan(self, optimize: Optimize) -> Plan:
         """The plan with the lowest peak that costs no more than ``optimize`` allows."""
@@ -283,11 +303,7 @@ class Planner:
     def _step(self, span: range) -> Step | None:
         """The step for the nodes at ``span``, None when they cannot be a stream."""
         if span not in self._steps:
-            nodes = self._nodes[span.start : span.stop]
-            single = len(nodes) == 1
-            self._steps[span] = (
-                _step(self.graph, nodes[0], self.features) if single else self._stream(nodes)
-            )
+            self._steps[span] = self._stream(self._nodes[span.start : span.stop])
         return self._steps[span]
 
     def _stream(self, nodes: Sequence[Node]) -> Step | None:
@@ -295,15 +311,18 @@ class Planner:
         if stream is None:
             return None
         sections = [section for stage in stream.stages for section in stage.sections]
-        constants = (c for section in sections for c in section.kernel.constants)
+        args = [arg for section in sections for arg in section.kernel.args]
+        constants = _distinct(arg for arg in args if isinstance(arg, Const))
+        decoded = distinct_decoded(args)
         kernel = Kernel(
             name="rows_of_" + "_".join(n.op.lower() for n in nodes),
             template="",
             params={},
-            args=(Scratch(stream.scratch), *_distinct(constants)),
+            args=(Scratch(stream.scratch), *constants, *decoded),
             overlap=stream.overlap,
-            cycles=stream.cycles,
+            cycles=stream.cycles + sum(d.cycles for d in decoded),
             bound=sum(s.kernel.bound * (s.end - s.first) for s in sections),
+            encoding=",".join(dict.fromkeys(d.encoding for d in decoded)) or "dense",
         )
         macs = sum(BY_NAME[n.op].macs(self.graph, n) for n in nodes)
         isa = "+".join(dict.fromkeys(section.variant for section in sections))
@@ -311,12 +330,18 @@ class Planner:
 
     def _row(
         self, graph: Graph, node: Node, key: tuple[Node, tuple[int, int]]
-    ) -> tuple[Kernel, str]:
-        """The kernel for one output row, the layer and the rows it lacks being ``key``."""
+    ) -> tuple[Kernel, str] | None:
+        """The kernel for one output row, the layer and the rows it lacks being ``key``.
+
+        Its weights lie in flash as they do for the layer; None when they cannot.
+        """
         if key not in self._rows:
-            step = _step(graph, node, self.features)
-            self._rows[key] = step.kernel, step.variant
-        return self._rows[key]
+            index = next(i for i, known in enumerate(self._nodes) if known is key[0])
+            wanted = self._chosen[index].kernel
+            found = selection.options(graph, node, self.features)
+            self._rows[key] = selection.alike(found, wanted, self.features)
+        option = self._rows[key]
+        return option and (option.kernel, option.variant)
 
 
 def _distinct(constants: Iterable[Const]) -> list[Const]:
@@ -324,91 +349,19 @@ def _distinct(constants: Iterable[Const]) -> list[Const]:
     return list({(str(c.data.dtype), c.data.tobytes()): c for c in constants}.values())
 
 
-_Found = list[tuple[Variant, Kernel]]
-"""The kernels that could compute a node, in the operator's order."""
+def distinct_decoded(args: Iterable[Arg]) -> list[Decoded]:
+    """Decoded weights among ``args``, equal ones once."""
+    return list({arg.key: arg for arg in args if isinstance(arg, Decoded)}.values())
 
 
-def _kernels(graph: Graph, node: Node, features: frozenset[str]) -> _Found:
-    usable = (v for v in BY_NAME[node.op].variants if v.features <= features)
-    found = [(v, kernel) for v in usable if (kernel := v.lower(graph, node)) is not None]
-    if not found:
-        raise InputError(f"{graph.where(node)}: no kernel computes it")
-    return found
-
-
-def _step(graph: Graph, node: Node, features: frozenset[str], chosen: int | None = None) -> Step:
-    """The call expected to take the fewest cycles, the first of several; or the ``chosen`` one."""
-    found = _kernels(graph, node, features)
-    variant, kernel = found[_fastest(found) if chosen is None else chosen]
-    return Step(
-        node=node,
-        kernel=replace(kernel, args=tuple(_constant(graph, node, a) for a in kernel.args)),
-        variant=variant.isa,
-        macs=BY_NAME[node.op].macs(graph, node),
-        alternatives=tuple(Choice(v.isa, k.name, k.cycles) for v, k in found),
-    )
-
-
-def _fastest(found: _Found) -> int:
-    return min(range(len(found)), key=lambda i: found[i][1].cycles)
-
-
-def _fewest_bodies(found: Sequence[_Found]) -> list[int]:
-    """For each node which kernel to take, so that functions and constants take little flash.
-
-    From the fastest kernels on, one function after another is done without, as long as the
-    constants of those that its layers take instead leave a saving.
-    """
-    chosen = [_fastest(kernels) for kernels in found]
-    while True:
-        bodies = {
-            b for kernels, i in zip(found, chosen, strict=True) for b in _bodies(kernels[i][1])
-        }
-        trials = [trial for b in sorted(bodies) if (trial := _without(found, chosen, b))]
-        best = min(trials, key=lambda trial: _flash(found, trial), default=chosen)
-        if _flash(found, best) >= _flash(found, chosen):
-            return chosen
-        chosen = best
-
-
-def _without(found: Sequence[_Found], chosen: Sequence[int], body: str) -> list[int] | None:
-    """``chosen`` with the smallest of other kernels where it uses ``body``; None without any."""
-    result = []
-    for kernels, taken in zip(found, chosen, strict=True):
-        if body not in _bodies(kernels[taken][1]):
-            result.append(taken)
-            continue
-        others = [i for i, (_, kernel) in enumerate(kernels) if body not in _bodies(kernel)]
-        if not others:
-            return None
-        result.append(min(others, key=lambda i: (_constant_bytes(kernels[i][1]), i)))
-    return result
-
-
-def _flash(found: Sequence[_Found], chosen: Sequence[int]) -> int:
-    """Bytes of functions (about) and constants."""
-    kernels = [kernels[i][1] for kernels, i in zip(found, chosen, strict=True)]
-    bodies = {body for kernel in kernels for body in _bodies(kernel)}
-    return BODY_BYTES * len(bodies) + sum(_constant_bytes(kernel) for kernel in kernels)
-
-
-def _bodies(kernel: Kernel) -> set[str]:
-    """The functions that a call of ``kernel`` needs: its own, and those it is given."""
-    own = f"{kernel.template} {sorted((k, repr(v)) for k, v in kernel.params.items())}"
-    return {own, *(arg.name for arg in kernel.args if isinstance(arg, Function))}
-
-
-def _constant_bytes(kernel: Kernel) -> int:
-    return sum(constant.data.nbytes for constant in kernel.constants)
-
-
-def _constant(graph: Graph, node: Node, arg: Arg) -> Arg:
-    """``arg``, or the constant it stands for when it is an input that lies in flash."""
-    if isinstance(arg, Input):
-        tensor = graph.required(node, arg.position)
-        if tensor.data is not None:
-            return Const("constant", tensor.data.reshape(-1))
-    return arg
+def _step(graph: Graph, node: Node, options: Sequence[Option], chosen: Option) -> Step:
+    """The call of the ``chosen`` one of the ``options``, or of one of them with other weights."""
+    names = [Choice(o.variant, o.kernel.name, o.kernel.cycles) for o in options]
+    if chosen not in options:
+        encoded = f"{chosen.kernel.name}, {chosen.kernel.encoding}"
+        names.append(Choice(chosen.variant, encoded, chosen.kernel.cycles))
+    macs = BY_NAME[node.op].macs(graph, node)
+    return Step(node, chosen.kernel, chosen.variant, macs, alternatives=tuple(names))
 
 
 def _buffers(graph: Graph, steps: Sequence[Step]) -> tuple[list[Buffer], tuple[Sharing, ...]]:

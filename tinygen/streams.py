@@ -97,8 +97,8 @@ RowKey = tuple[Node, tuple[int, int]]
 """A layer, and the rows that a row's window lacks above and below the image: what makes rows of a
 layer alike."""
 
-Choose = Callable[[Graph, Node, RowKey], tuple[Kernel, str]]
-"""The kernel for a layer of one row, and what its variant is called."""
+Choose = Callable[[Graph, Node, RowKey], tuple[Kernel, str] | None]
+"""The kernel for a layer of one row, and what its variant is called; None when there is none."""
 
 
 def candidates(graph: Graph, nodes: Sequence[Node], stop: int) -> Iterable[range]:
@@ -147,7 +147,8 @@ def _activations(graph: Graph, node: Node) -> list[int]:
 
 
 def make(graph: Graph, nodes: Sequence[Node], choose: Choose) -> Stream | None:
-    """The stream of ``nodes``, None when the readers of a tensor go at different rates."""
+    """The stream of ``nodes``, None when the readers of a tensor go at different rates, or a layer
+    has no kernel for a row."""
     rates = _rates(graph, nodes)
     if rates is None:
         return None
@@ -156,6 +157,8 @@ def make(graph: Graph, nodes: Sequence[Node], choose: Choose) -> Stream | None:
         found = reach(graph, node)
         assert found is not None
         sections = _sections(graph, node, found, choose)
+        if sections is None:
+            return None
         out = graph.output(node)
         stages.append(
             Stage(node, found, sections, out.shape[1], out.bytes // out.shape[1], ahead, lead)
@@ -176,7 +179,7 @@ def make(graph: Graph, nodes: Sequence[Node], choose: Choose) -> Stream | None:
     return Stream(
         node=node,
         stages=tuple(placed),
-        scratch=offset + max(aligned(kernel.scratch) for kernel in kernels),
+        scratch=offset + max(aligned(kernel.own_scratch) for kernel in kernels),
         overlap={
             position: _distance(graph, placed, tensor) for position, tensor in enumerate(outside)
         },
@@ -209,7 +212,7 @@ def _rates(graph: Graph, nodes: Sequence[Node]) -> list[tuple[int, int]] | None:
     return [rates[node.outputs[0]] for node in nodes]
 
 
-def _sections(graph: Graph, node: Node, found: Reach, choose: Choose) -> tuple[Section, ...]:
+def _sections(graph: Graph, node: Node, found: Reach, choose: Choose) -> tuple[Section, ...] | None:
     """One kernel for each run of rows whose windows hang over the image's edges alike."""
     height = graph.required(node, _image_position(graph, node)).shape[1]
     rows = graph.output(node).shape[1]
@@ -220,9 +223,10 @@ def _sections(graph: Graph, node: Node, found: Reach, choose: Choose) -> tuple[S
         end = first + 1
         while end < rows and found.pads(end, height) == pads:
             end += 1
-        sections.append(
-            Section(first, end, *choose(*row_of(graph, node, found, pads), (node, pads)))
-        )
+        chosen = choose(*row_of(graph, node, found, pads), (node, pads))
+        if chosen is None:
+            return None
+        sections.append(Section(first, end, *chosen))
         first = end
     return tuple(sections)
 

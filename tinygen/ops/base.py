@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tinygen.errors import InputError
 from tinygen.graph import Array, Graph, Node, Tensor
@@ -25,11 +25,37 @@ class Const:
     """An array that a kernel reads from flash, in the order in which it is read.
 
     ``role`` names it in the C code and in reports: "weights", "bias", "multiplier", "shift",
-    "table".  ``data`` is one-dimensional; its dtype is the C type.
+    "table".  ``data`` is one-dimensional; its dtype is the C type.  ``step`` is the number of its
+    elements that belong to one output channel, where a kernel may be called for some of them.
+    ``codes`` are the int8 weights in it, where they may lie in flash in another way.
     """
 
     role: str
     data: Array
+    step: int = 0
+    codes: Codes | None = None
+
+
+Form = Literal["bytes", "flipped", "paired", "woven"]
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """The int8 weights in a constant array, in the order in which a decoder gives them back.
+
+    What kernels read is made of them in memory.  By ``form``: "bytes", as they are; "flipped", 128
+    higher as unsigned bytes; "paired", by fours as two 16-bit numbers ``b - 256 a`` (see
+    :func:`tinygen.ops.dsp.paired_weights`); "woven", paired, those of two channels together, with
+    two words of ``scaling`` before them and the others behind.
+
+    ``values`` is int8 (n,), ``per_channel`` of them for each channel, and ``scaling`` uint32
+    (pairs of channels, words).
+    """
+
+    values: Array
+    per_channel: int
+    form: Form = "bytes"
+    scaling: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +89,46 @@ class Function:
         return self.name
 
 
-Arg = Input | Output | Scratch | Const | Function | int
+@dataclass(frozen=True)
+class Channels:
+    """Call argument: how many output channels to compute."""
+
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Call argument: the address of weights that are decoded before the call, as ``form`` says.
+
+    ``data``, ``table`` (None when the decoder needs none) and ``scaling`` (of woven weights, its
+    ``step`` for two channels) lie in flash.  ``values`` are decoded at a time, ``per_channel`` of them for each channel, and fill
+    ``bytes`` of scratch memory; decoding them all takes ``cycles``.
+    """
+
+    encoding: str
+    decoder: str
+    helpers: tuple[str, ...]
+    form: Form
+    values: int
+    per_channel: int
+    bytes: int
+    data: Const
+    table: Const | None = None
+    scaling: Const | None = None
+    cycles: int = 0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for weights that are the same when decoded."""
+        arrays = (c.data.tobytes() for c in self.constants)
+        return (self.decoder, self.form, self.values, *arrays)
+
+    @property
+    def constants(self) -> tuple[Const, ...]:
+        return tuple(c for c in (self.data, self.table, self.scaling) if c is not None)
+
+
+Arg = Input | Output | Scratch | Const | Function | Channels | Decoded | int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +149,10 @@ class Kernel:
     planner takes the variant that is expected to take the fewest.  ``bound`` is the number of
     instructions that the method itself needs, counted by hand: loads, extensions, products and
     requantization of the inner loops, without calls, loop heads and addresses.  0 is not known.
+
+    ``channels`` is the least number of output channels for which it may be called at a time, the
+    outputs of a pixel lying apart as before; 0: for all alone.  ``again`` are the cycles that every
+    further call takes beside the products.  ``tile`` is how many are computed at a time, 0: all.
     """
 
     name: str
@@ -97,14 +166,41 @@ class Kernel:
     bound: int = 0
     encoding: str = "dense"
     """How the weights lie in flash, in a word for reports."""
+    channels: int = 0
+    again: int = 0
+    tile: int = 0
 
     @property
     def scratch(self) -> int:
+        """Bytes of scratch memory: the kernel's own, then, from a multiple of 8, what is decoded."""
+        decoded = sum(aligned(arg.bytes) for arg in self.decoded)
+        return aligned(self.own_scratch) + decoded + 4 if decoded else self.own_scratch
+
+    @property
+    def own_scratch(self) -> int:
         return sum(arg.bytes for arg in self.args if isinstance(arg, Scratch))
 
     @property
+    def decoded(self) -> tuple[Decoded, ...]:
+        return tuple(arg for arg in self.args if isinstance(arg, Decoded))
+
+    @property
     def constants(self) -> tuple[Const, ...]:
-        return tuple(arg for arg in self.args if isinstance(arg, Const))
+        found: list[Const] = []
+        for arg in self.args:
+            found += [arg] if isinstance(arg, Const) else []
+            found += arg.constants if isinstance(arg, Decoded) else []
+        return tuple(found)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its constants."""
+        return sum(constant.data.nbytes for constant in self.constants)
+
+
+def aligned(size: int) -> int:
+    """``size`` rounded up to a multiple of 8, to which decoded weights are aligned."""
+    return -(-size // 8) * 8
 
 
 @dataclass(frozen=True)
@@ -181,7 +277,11 @@ def check(op: Op, graph: Graph, node: Node) -> None:
 
 __all__ = [
     "Arg",
+    "Channels",
+    "Codes",
     "Const",
+    "Decoded",
+    "Form",
     "Function",
     "Input",
     "Kernel",

@@ -171,8 +171,8 @@ class Requant:
         scale: tuple[Arg, Arg] = (mantissas[0], shifts[0])
         if len(self.multipliers) > 1:
             scale = (
-                Const("multiplier", np.array(mantissas, dtype=np.int32)),
-                Const("shift", np.array(shifts, dtype=np.int8)),
+                Const("multiplier", np.array(mantissas, dtype=np.int32), step=1),
+                Const("shift", np.array(shifts, dtype=np.int8), step=1),
             )
         return (*scale, self.zero_point, self.low, self.high)
 

@@ -13,10 +13,9 @@ import numpy as np
 
 from tinygen.graph import Array
 from tinygen.numerics import INT32_MAX, Int64Array, wrap32
-from tinygen.ops.base import Arg, Const, Function, Input, Kernel, Output, Scratch
+from tinygen.ops.base import Arg, Channels, Codes, Const, Function, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
-from tinygen.ops.portable import interleave
 from tinygen.ops.rescale import accumulator_range, solve
 
 FEATURES = frozenset({"dsp"})
@@ -41,11 +40,21 @@ def paired_weights(weights: Array) -> Array | None:
     ``helpers/prepare_pixels.c.j2``.  Taps that are missing in the last word are 0.  None when a
     pair does not fit 16 bits, which takes a weight of -128.
     """
-    padded = np.pad(weights, ((0, 0), (0, -weights.shape[1] % 4))).astype(np.int64)
-    halves = padded[:, 1::2] - SCALE * padded[:, 0::2]
-    if halves.max(initial=0) >= 1 << 15:
-        return None
+    padded = by_fours(weights)
+    halves = padded[:, 1::2] - SCALE * padded[:, 0::2].astype(np.int64)
+    return _paired(padded) if halves.max(initial=0) < 1 << 15 else None
+
+
+def _paired(weights: Array) -> Array:
+    """Weights (..., n), n a multiple of 4, as words (..., n / 4)."""
+    wide = weights.astype(np.int64)
+    halves = wide[..., 1::2] - SCALE * wide[..., 0::2]
     return halves.astype("<i2").view("<u4").astype(np.uint32)
+
+
+def by_fours(weights: Array) -> Array:
+    """Weights (channels, depth) with zeros behind them, so that ``depth`` is a multiple of 4."""
+    return np.pad(weights, ((0, 0), (0, -weights.shape[1] % 4)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +96,7 @@ def scaling(conv: Convolution, shifts: tuple[int, ...] | None) -> Scaling | None
     return Scaling(True, np.zeros(conv.channels, dtype=np.int64), mantissa, right - 1, rounding)
 
 
-def stream(conv: Convolution, taps: Array, words: Array, scale: Scaling) -> Array:
+def stream(conv: Convolution, taps: Array, words: Array, scale: Scaling) -> Const:
     """What ``multiply_block`` reads: for every two channels (the last one twice, with the one
     before it, when their number is odd) their starts, weights, multipliers and, when ``scale`` is
     exact, both shifts in a word.  ``words`` are the ``taps``, which may have another order than the
@@ -97,15 +106,22 @@ def stream(conv: Convolution, taps: Array, words: Array, scale: Scaling) -> Arra
     """
     odd = taps[:, 1::2].astype(np.int64).sum(axis=1)
     start = wrap32(129 * odd - SCALE * conv.folded_bias - scale.offset)
-    pairs = []
-    for first in range(0, conv.channels, 2):
-        at = slice(min(first, conv.channels - 2), min(first, conv.channels - 2) + 2)
-        parts = [start[at], interleave(words[at], 2), -scale.multiplier[at]]
-        if scale.exact:
-            low, high = scale.shift[at]
-            parts.append(np.array([low + (high << 8)]))
-        pairs += [part.astype(np.int64) for part in parts]
-    return (np.concatenate(pairs) & 0xFFFFFFFF).astype(np.uint32)
+    first = np.minimum(np.arange(0, conv.channels, 2), conv.channels - 2)
+    both = np.stack([first, first + 1], axis=1)
+    shifts = scale.shift[both] @ np.array([[1], [1 << 8]])
+    columns = [start[both], -scale.multiplier[both], *([shifts] if scale.exact else [])]
+    around = (np.concatenate(columns, axis=1) & 0xFFFFFFFF).astype(np.uint32)
+    quads = words.shape[1]
+    products = words[both].transpose(0, 2, 1).reshape(len(both), 2 * quads)
+    parts = [around[:, :2], products, around[:, 2:]]
+    values = by_fours(taps).reshape(conv.channels, quads, 4)[both].transpose(0, 2, 1, 3)
+    codes = Codes(values.reshape(-1), 4 * quads, "woven", around)
+    return Const("weights", np.concatenate(parts, axis=1).reshape(-1), codes=codes)
+
+
+def _fewest(conv: Convolution) -> int:
+    """Least number of channels for which a kernel of blocks may be called."""
+    return 0 if conv.channels % 2 or _clamped(conv) else 2
 
 
 def _clamped(conv: Convolution) -> bool:
@@ -187,8 +203,9 @@ def dense(conv: Convolution) -> Kernel | None:
             Scratch(4 * (8 * quads + 1 + (quads if ragged else 0))),
             conv.pixels,
             conv.depth,
+            Channels(conv.channels),
             conv.channels,
-            Const("weights", stream(conv, conv.taps, words, scale)),
+            stream(conv, conv.taps, words, scale),
             scale.rounding,
             Function(f"multiply_block{form}"),
             *((Function(f"multiply_one{form}"),) if params["ones"] else ()),
@@ -203,6 +220,8 @@ def dense(conv: Convolution) -> Kernel | None:
         + blocks * (80 + 26 * quads)
         + left * (9 * single // 5 + 10 * quads + 40),
         bound=cost.instructions + 15 * blocks * quads + left * (single + 5 * quads),
+        channels=_fewest(conv),
+        again=blocks * (120 + 26 * quads) + left * (10 * quads + 40) + 40,
     )
 
 
@@ -217,6 +236,7 @@ def dense_row(conv: Convolution) -> Kernel | None:
     eights = conv.channels >= 8 and not ragged and conv.macs >= EIGHTS
     block = 8 if eights else 1
     whole = conv.channels // 8 * 8 if eights else 0
+    quads = words.shape[1]
     per_channel = len(conv.scaling.multipliers) > 1
     params: dict[str, object] = {
         "exact": scale.exact,
@@ -233,15 +253,17 @@ def dense_row(conv: Convolution) -> Kernel | None:
     shift: Arg = int(scale.shift[0])
     if per_channel or (scale.multiplier != scale.multiplier[0]).any():
         params["per_channel"] = True
-        multiplier = Const("multiplier", scale.multiplier.astype(np.int32))
+        multiplier = Const("multiplier", scale.multiplier.astype(np.int32), step=1)
         if scale.exact:
-            shift = Const("shift", scale.shift.astype(np.int8))
-    weights = np.concatenate(
-        [interleave(words[:whole], block), words[whole:].reshape(-1)]
-        if eights
-        else [words.reshape(-1)]
+            shift = Const("shift", scale.shift.astype(np.int8), step=1)
+    fours = by_fours(conv.taps).reshape(conv.channels, quads, 4)
+    values = np.concatenate(
+        [
+            *(fours[i : i + block].transpose(1, 0, 2).reshape(-1) for i in range(0, whole, block)),
+            fours[whole:].reshape(-1),
+        ]
     )
-    quads = words.shape[1]
+    codes = Codes(values, 4 * quads, "paired")
     eight_cycles = whole // 8 * (45 * quads + 60)
     left_cycles = (conv.channels - whole) * 16 * quads
     finish = conv.channels * (20 if scale.exact else 14)
@@ -254,9 +276,9 @@ def dense_row(conv: Convolution) -> Kernel | None:
             Output(0),
             conv.pixels,
             conv.depth,
-            conv.channels,
-            Const("weights", weights),
-            Const("start", start.astype(np.int32)),
+            Channels(conv.channels),
+            Const("weights", _paired(values), codes=codes),
+            Const("start", start.astype(np.int32), step=1),
             multiplier,
             shift,
             scale.rounding,
@@ -272,6 +294,8 @@ def dense_row(conv: Convolution) -> Kernel | None:
         cycles=conv.pixels * (eight_cycles + left_cycles + finish) + 40,
         bound=conv.pixels
         * (whole // 8 * 33 * quads + (conv.channels - whole) * 9 * quads + 6 * conv.channels),
+        channels=block if conv.pixels == 1 and not _clamped(conv) else 0,
+        again=40,
     )
 
 
@@ -329,7 +353,8 @@ def conv2d(conv: Convolution) -> Kernel | None:
             Output(0),
             Scratch(scratch),
             Const("shape", np.array(shape, dtype=np.int16)),
-            Const("weights", stream(conv, taps, words, scale)),
+            Channels(conv.channels),
+            stream(conv, taps, words, scale),
             conv.zero_point,
             scale.rounding,
             Function(f"multiply_block{_form(scale)}"),
@@ -339,6 +364,8 @@ def conv2d(conv: Convolution) -> Kernel | None:
         overlap={0: overlap(conv.image, conv.output, conv.window, 4, rereads=False)},
         cycles=cost.cycles + blocks * _gathering(conv, quads),
         bound=cost.instructions + 15 * blocks * quads,
+        channels=_fewest(conv),
+        again=blocks * (40 + _gathering(conv, quads)) + 60,
     )
 
 

@@ -18,6 +18,7 @@ from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 from tinygen.ops.dsp import FEATURES
+from tinygen.ops.portable import whole_bytes
 from tinygen.ops.rescale import accumulator_range, solve, thresholds
 
 INT16_MAX = (1 << 15) - 1
@@ -62,7 +63,7 @@ def quads(conv: Convolution) -> Kernel | None:
         args=(
             Input(0),
             Output(0),
-            Const("weights", conv.taps.T.reshape(-1)),
+            whole_bytes(conv.taps.T.reshape(-1)),
             Const("shape", shape),
             *args,
             *((conv.scaling.low, conv.scaling.high) if limited else ()),
@@ -113,7 +114,7 @@ def line(conv: Convolution) -> Kernel | None:
             Input(0),
             Output(0),
             Scratch(4 * length + 4 * words),
-            Const("weights", np.append(conv.taps.reshape(-1), np.int8(0))),
+            whole_bytes(np.append(conv.taps.reshape(-1), np.int8(0))),
             Const("shape", np.array(shape, dtype=np.int16)),
             *args,
             *((conv.scaling.low, conv.scaling.high) if limited else ()),
@@ -279,7 +280,7 @@ def planes(conv: Convolution, least: int = 0, spare: int = 0) -> Kernel | None:
             Output(0),
             Scratch(layout.scratch),
             # The last channel's taps are read with the byte behind them.
-            Const("weights", np.append(taps.reshape(-1), np.int8(0))),
+            whole_bytes(np.append(taps.reshape(-1), np.int8(0))),
             Const("scaling", np.stack([starts, multipliers], axis=1).reshape(-1)),
             Const("shape", np.array(shape, dtype=np.int16)),
         ),

@@ -16,6 +16,7 @@ from tinygen.numerics import wrap32
 from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import Pads, Requant, Window, overlap
 from tinygen.ops.convolution import Convolution
+from tinygen.ops.portable import whole_bytes
 
 FEATURES = frozenset({"mve"})
 
@@ -103,7 +104,7 @@ def dense(conv: Convolution) -> Kernel | None:
             conv.pixels,
             conv.depth,
             conv.channels,
-            Const("weights", blocked(conv.taps)),
+            whole_bytes(blocked(conv.taps)),
             *scale_args(conv, conv.folded_bias),
         ),
         helpers=("activate", "mve", "mve_dot", "requantize_right"),
@@ -332,7 +333,7 @@ def depthwise(conv: Convolution) -> Kernel | None:
             used.pads.top,
             used.pads.left,
             *pitches,
-            Const("weights", weights),
+            whole_bytes(weights),
             Const("start", wrap32(conv.folded_bias).astype(np.int32)),
             conv.zero_point,
             *scale,
@@ -415,7 +416,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
             *conv.window.kernel,
             *conv.window.stride,
             *(() if direct else place),
-            Const("weights", blocked(weights)),
+            whole_bytes(blocked(weights)),
             *scale_args(conv, conv.folded_bias),
         ),
         helpers=("activate", "mve", "mve_dot", "requantize_right"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from tinygen.graph import Array
 from tinygen.numerics import wrap32
-from tinygen.ops.base import Const, Input, Kernel, Output
+from tinygen.ops.base import Channels, Codes, Const, Input, Kernel, Output
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 
@@ -22,11 +22,16 @@ def interleave(filters: Array, block: int = 4) -> Array:
     return np.concatenate(parts) if parts else filters.reshape(-1)
 
 
+def whole_bytes(weights: Array) -> Const:
+    """Weights (int8) of a kernel that computes all channels or none."""
+    return Const("weights", weights, codes=Codes(weights, 0))
+
+
 def dense(conv: Convolution) -> Kernel | None:
     """Four output channels at a time, one function for every shape."""
     if not conv.dense:
         return None
-    scaling = conv.scaling
+    scaling, weights = conv.scaling, interleave(conv.taps)
     return Kernel(
         name="dense_per_channel" if len(scaling.multipliers) > 1 else "dense",
         template="fully_connected/portable.c.j2",
@@ -36,14 +41,16 @@ def dense(conv: Convolution) -> Kernel | None:
             Output(0),
             conv.pixels,
             conv.depth,
-            conv.channels,
-            Const("weights", interleave(conv.taps)),
-            Const("bias", wrap32(conv.folded_bias).astype(np.int32)),
+            Channels(conv.channels),
+            Const("weights", weights, conv.depth, Codes(weights, conv.depth)),
+            Const("bias", wrap32(conv.folded_bias).astype(np.int32), step=1),
             *scaling.args,
         ),
         helpers=(scaling.helper, "activate"),
         overlap={0: overlap(*conv.rows, conv.window)},
         cycles=5 * conv.macs + 30 * conv.pixels * conv.channels,
+        channels=4 if conv.pixels == 1 else 0,
+        again=40,
     )
 
 
@@ -112,7 +119,7 @@ def _over_window(
         args=(
             Input(0),
             Output(0),
-            Const("weights", weights),
+            whole_bytes(weights),
             Const("bias", wrap32(bias).astype(np.int32)),
             *((conv.zero_point,) if padded else ()),
             *conv.scaling.args,

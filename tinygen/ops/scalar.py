@@ -14,10 +14,10 @@ import numpy as np
 
 from tinygen.graph import Array
 from tinygen.numerics import INT32_MAX, Int64Array, wrap32
-from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
+from tinygen.ops.base import Arg, Channels, Codes, Const, Form, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution, Lower
-from tinygen.ops.portable import interleave
+from tinygen.ops.portable import interleave, whole_bytes
 from tinygen.ops.rescale import accumulator_range
 from tinygen.ops.rescale_split import solve_split
 
@@ -70,9 +70,11 @@ class Isa:
     def weight(self) -> str:
         return "uint8_t" if self.unsigned else "int8_t"
 
-    def pack(self, weights: Array) -> Array:
-        """Weights as they lie in flash."""
-        return (weights ^ -128).view(np.uint8) if self.unsigned else weights
+    def pack(self, weights: Array, per_channel: int) -> Const:
+        """Weights, so many of each channel, as kernels read them."""
+        packed = (weights ^ -128).view(np.uint8) if self.unsigned else weights
+        form: Form = "flipped" if self.unsigned else "bytes"
+        return Const("weights", packed, per_channel, Codes(weights, per_channel, form))
 
 
 RV32M = Isa(
@@ -148,13 +150,13 @@ def _scaling_high(conv: Convolution) -> Scaling | None:
         return None
     if rescale is not None:
         start = 256 * conv.folded_bias + rescale.offset
-        multiplier = Const("multiplier", rescale.multiplier)
+        multiplier = Const("multiplier", rescale.multiplier, step=1)
         return Scaling("high", _int32(start), (multiplier, rescale.rounding, rescale.shift))
     mantissa = np.broadcast_to([m.mantissa for m in requant.multipliers], conv.channels)
     right = np.broadcast_to([-m.shift for m in requant.multipliers], conv.channels)
     args = (
-        Const("multiplier", mantissa.astype(np.int32)),
-        Const("shift", right.astype(np.int8)),
+        Const("multiplier", mantissa.astype(np.int32), step=1),
+        Const("shift", right.astype(np.int8), step=1),
         requant.zero_point,
     )
     return Scaling("exact", _int32(256 * conv.folded_bias), args)
@@ -165,7 +167,7 @@ def _scaling_split(conv: Convolution) -> Scaling | None:
     split = solve_split(conv.scaling, least, greatest)
     if split is None:
         return None
-    words = Const("scaling", split.words)
+    words = Const("scaling", split.words, step=1)
     args = (words, split.shift, split.nudge, split.zero_point)
     return Scaling(split.kind, _int32(conv.folded_bias), args)
 
@@ -187,7 +189,7 @@ def dense(isa: Isa) -> Lower:
             chosen,
             "dense",
             "fully_connected/scalar.c.j2",
-            (conv.pixels, conv.depth, conv.channels),
+            (conv.pixels, conv.depth, Channels(conv.channels), conv.channels),
         )
 
     return lower
@@ -208,7 +210,7 @@ def conv2d(isa: Isa) -> Lower:
             ],
             dtype=np.int32,
         )
-        args = (Const("geometry", geometry), conv.channels)
+        args = (Const("geometry", geometry), Channels(conv.channels), conv.channels)
         return _matrix(conv, isa, chosen, "conv2d", "conv2d/scalar.c.j2", args)
 
     return lower
@@ -249,8 +251,8 @@ def _matrix(
             Output(0),
             Scratch(4 * isa.sample_bytes * taps),
             *sizes,
-            Const("weights", isa.pack(interleave(conv.taps, isa.channels))),
-            Const("start", chosen.start),
+            isa.pack(interleave(conv.taps, isa.channels), taps),
+            Const("start", chosen.start, step=1),
             *chosen.args,
         ),
         helpers=(*chosen.helpers, f"block_{isa.name}", f"scalar_{isa.name}_{chosen.kind}"),
@@ -264,6 +266,8 @@ def _matrix(
             / costs.slow
         ),
         bound=int(product * conv.macs + output_bound * outputs + input_bound * conv.pixels * taps),
+        channels=isa.channels,
+        again=int(conv.pixels * (gather * taps + 20) / costs.slow),
     )
 
 
@@ -317,7 +321,7 @@ def depthwise(isa: Isa) -> Lower:
                 Output(0),
                 Scratch(isa.sample_bytes * kernel_rows * (line + prepared)),
                 Const("geometry", geometry),
-                Const("weights", conv.taps.reshape(-1)),
+                whole_bytes(conv.taps.reshape(-1)),
                 Const("start", chosen.start),
                 *chosen.args,
             ),
