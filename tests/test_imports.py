@@ -45,7 +45,7 @@ def test_core_imports_no_importer_and_no_output() -> None:
         for file in (path, *(PACKAGE / name).glob("*.py")):
             if file.exists():
                 assert modules_of(file) <= set(CORE), file.name
-    planning = {"placement", "streams"}
+    planning = {"placement", "selection", "streams"}
     for name in ("plan", "reference", *planning):
         assert modules_of(PACKAGE / f"{name}.py") <= {"ops", *planning, *CORE}, name
 

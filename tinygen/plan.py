@@ -341,7 +341,7 @@ class Planner:
             found = selection.options(graph, node, self.features)
             self._rows[key] = selection.alike(found, wanted, self.features)
         option = self._rows[key]
-        return option and (option.kernel, option.variant)
+        return None if option is None else (option.kernel, option.variant)
 
 
 def _distinct(constants: Iterable[Const]) -> list[Const]:

@@ -140,7 +140,9 @@ def alike(found: Sequence[Option], wanted: Kernel, features: frozenset[str]) -> 
     option = fastest(plain(found))
     encoded = encode(option.kernel, features, entropy=True, whole=True)
     chosen = next((k for k in encoded if k.encoding == wanted.encoding), None)
-    return chosen and Option(option.variant, replace(chosen, cycles=option.kernel.cycles))
+    if chosen is None:
+        return None
+    return Option(option.variant, replace(chosen, cycles=option.kernel.cycles))
 
 
 def _greedy(offered: Sequence[Sequence[Option]], allowed: float) -> list[Option]:
@@ -250,6 +252,7 @@ def _decoding(
         values=values,
         per_channel=codes.per_channel,
         bytes=aligned(values + extra),
+        dtype=str(const.data.dtype),
         data=Const("weights", encoded.data),
         table=None if encoded.table is None else Const("codebook", encoded.table),
         scaling=None

@@ -101,8 +101,9 @@ class Decoded:
     """Call argument: the address of weights that are decoded before the call, as ``form`` says.
 
     ``data``, ``table`` (None when the decoder needs none) and ``scaling`` (of woven weights, its
-    ``step`` for two channels) lie in flash.  ``values`` are decoded at a time, ``per_channel`` of them for each channel, and fill
-    ``bytes`` of scratch memory; decoding them all takes ``cycles``.
+    ``step`` for two channels) lie in flash.  ``values`` are decoded at a time, ``per_channel`` of
+    them for each channel, and fill ``bytes`` of scratch memory, which kernels read as elements of
+    ``dtype``; decoding them all takes ``cycles``.
     """
 
     encoding: str
@@ -112,6 +113,7 @@ class Decoded:
     values: int
     per_channel: int
     bytes: int
+    dtype: str
     data: Const
     table: Const | None = None
     scaling: Const | None = None
@@ -172,7 +174,7 @@ class Kernel:
 
     @property
     def scratch(self) -> int:
-        """Bytes of scratch memory: the kernel's own, then, from a multiple of 8, what is decoded."""
+        """Bytes of scratch memory: the kernel's own; from a multiple of 8 on, what is decoded."""
         decoded = sum(aligned(arg.bytes) for arg in self.decoded)
         return aligned(self.own_scratch) + decoded + 4 if decoded else self.own_scratch
 
