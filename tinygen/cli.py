@@ -80,6 +80,15 @@ RamLimit = Annotated[
         "--ram-limit", parser=_size, metavar="BYTES", help="Most RAM for tensors, such as 20k."
     ),
 ]
+SlowDown = Annotated[
+    float | None,
+    typer.Option(
+        "--slow-down",
+        min=1.0,
+        metavar="FACTOR",
+        help="How much slower encoded weights may make it, such as 1.5; entropy coding included.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite file.")]
 Project = Annotated[
@@ -93,10 +102,10 @@ Port = Annotated[
 ]
 
 
-def _goal(optimize: OptimizeName | None, ram_limit: int | None) -> Goal:
+def _goal(optimize: OptimizeName | None, ram_limit: int | None, slow_down: float | None) -> Goal:
     from tinygen.plan import Goal
 
-    return Goal(optimize.value if optimize else "balanced", ram_limit)
+    return Goal(optimize.value if optimize else "balanced", ram_limit, slow_down)
 
 
 def _version(wanted: bool) -> None:
@@ -140,6 +149,7 @@ def build(
     ] = None,
     optimize: Optimize = None,
     ram_limit: RamLimit = None,
+    slow_down: SlowDown = None,
     as_json: Json = False,
 ) -> None:
     """Build firmware for a model and a board."""
@@ -156,6 +166,7 @@ def build(
         "tflm_dir": tflm_dir,
         "optimize": optimize.value if optimize else None,
         "ram_limit": ram_limit,
+        "slow_down": slow_down,
     }
     result = compiler.build(compiler.request(Path.cwd(), given), console.say)
     if as_json:
@@ -272,6 +283,7 @@ def inspect(
     board: BoardName = "host",
     optimize: Optimize = None,
     ram_limit: RamLimit = None,
+    slow_down: SlowDown = None,
     as_json: Json = False,
 ) -> None:
     """Show a model's layers, work, weights and memory over time."""
@@ -279,7 +291,7 @@ def inspect(
     from tinygen import compile as compiler
     from tinygen.report import inspect as report
 
-    goal = _goal(optimize, ram_limit)
+    goal = _goal(optimize, ram_limit, slow_down)
     compiled = compiler.compile_model(model, facts.load(board or "host"), goal=goal)
     graph, planned = compiled.graph, compiled.plan
     if as_json:
@@ -295,6 +307,7 @@ def bench(
     why: Annotated[bool, typer.Option("--why", help="Show the kernels not taken, too.")] = False,
     optimize: Optimize = None,
     ram_limit: RamLimit = None,
+    slow_down: SlowDown = None,
     as_json: Json = False,
 ) -> None:
     """Measure instructions, flash and RAM of a model on an emulated core."""
@@ -302,7 +315,7 @@ def bench(
     from tinygen import boards as facts
     from tinygen.report import bench as report
 
-    goal = _goal(optimize, ram_limit)
+    goal = _goal(optimize, ram_limit, slow_down)
     result = bencher.bench(model, facts.load(board or "qemu_m4"), goal)
     if as_json:
         console.print_json(report.document(result))

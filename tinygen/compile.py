@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def request(folder: Path, given: Mapping[str, Any]) -> Request:
         engine=chosen.engine,
         toolchain=chosen.toolchain,
         tflm_dir=chosen.tflm_dir,
-        goal=Goal(chosen.optimize, chosen.ram_limit),
+        goal=Goal(chosen.optimize, chosen.ram_limit, chosen.slow_down),
     )
 
 
@@ -137,7 +137,7 @@ def plan_for(graph: Graph, board: Board, goal: Goal) -> Plan:
     planned = plan.make(graph, board.features, goal)
     room = board.ram - (board.system.stack if board.system else 0)
     if goal.ram_limit is None and planned.arena_bytes > room:
-        least = plan.make(graph, board.features, Goal("ram"))
+        least = plan.make(graph, board.features, replace(goal, optimize="ram"))
         return min(planned, least, key=lambda made: made.arena_bytes)
     return planned
 

@@ -46,6 +46,7 @@ class Settings(BaseModel):
     tflm_dir: Path | None = None
     optimize: Optimize = "balanced"
     ram_limit: Size | None = None
+    slow_down: Annotated[float, Field(ge=1)] | None = None
 
 
 class _File(BaseModel):

@@ -45,21 +45,21 @@ WORTHWHILE = 4096, 1 / 8
 class Goal:
     """What a plan is made for.  ``ram_limit`` is the most bytes that the arena may take.
 
-    ``slowdown`` is how much slower than with plain weights a network may become so that its weights
+    ``slow_down`` is how much slower than with plain weights a network may become so that its weights
     take less flash, entropy coding included.  None: weights are encoded that were made for it, at
     the cost that ``optimize`` allows.
     """
 
     optimize: Optimize = "balanced"
     ram_limit: int | None = None
-    slowdown: float | None = None
+    slow_down: float | None = None
 
     @property
     def limit(self) -> Limit:
         """How much slower encoded weights may make a network."""
-        if self.slowdown is None:
+        if self.slow_down is None:
             return Limit(SLOWDOWN[self.optimize])
-        return Limit(self.slowdown, any=True)
+        return Limit(self.slow_down, any=True)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Limit:
     """How much slower than with plain weights a network may become, and whether ``any`` weights
     may be encoded, or those of which it is worthwhile alone."""
 
-    slowdown: float
+    slow_down: float
     any: bool = False
 
 
@@ -110,7 +110,7 @@ def select(
     ``small`` chooses plain kernels for little flash, too.
     """
     dense = [plain(options) or list(options) for options in found]
-    allowed = limit.slowdown * sum(fastest(options).kernel.cycles for options in dense)
+    allowed = limit.slow_down * sum(fastest(options).kernel.cycles for options in dense)
     base = _fewest_bodies(dense) if small else [fastest(options) for options in found]
     offered = [
         [b, *(o for o in options if o.kernel.encoding != "dense"), *_encoded(d, features, limit)]
