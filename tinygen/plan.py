@@ -45,9 +45,9 @@ WORTHWHILE = 4096, 1 / 8
 class Goal:
     """What a plan is made for.  ``ram_limit`` is the most bytes that the arena may take.
 
-    ``slow_down`` is how much slower than with plain weights a network may become so that its weights
-    take less flash, entropy coding included.  None: weights are encoded that were made for it, at
-    the cost that ``optimize`` allows.
+    ``slow_down`` is how much slower than with plain weights a network may become so that its
+    weights take less flash, entropy coding included.  None: weights are encoded that were made for
+    it, at the cost that ``optimize`` allows.
     """
 
     optimize: Optimize = "balanced"
@@ -142,7 +142,9 @@ def make(graph: Graph, features: frozenset[str] = frozenset(), goal: Goal | None
     """
     _check_edges(graph)
     goal = goal or Goal()
-    planner = Planner(graph, features, goal.optimize == "size", goal.limit)
+    planner = Planner(graph, features, goal.optimize == "size")
+    if planner.encodable(goal.limit):
+        planner = planner.encoding(goal)
     if goal.ram_limit is None:
         return planner.plan(goal.optimize)
     saving: list[Optimize] = ["speed", "balanced", "ram"]
@@ -184,16 +186,38 @@ class Planner:
     features: frozenset[str] = frozenset()
     small: bool = False
     limit: Limit = PLAIN
+    arena: int = 0
+    """Bytes within which decoded weights should stay, where that costs little."""
     _steps: dict[range, Step | None] = field(default_factory=dict)
     _rows: dict[streams.RowKey, Option | None] = field(default_factory=dict)
     _peaks: dict[range, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._nodes = [n for n in self.graph.nodes if not BY_NAME[n.op].view]
-        found = [selection.options(self.graph, node, self.features) for node in self._nodes]
-        self._chosen = selection.select(found, self.features, self.limit, self.small)
-        for i, (options, chosen) in enumerate(zip(found, self._chosen, strict=True)):
-            self._steps[range(i, i + 1)] = _step(self.graph, self._nodes[i], options, chosen)
+        self._found = [selection.options(self.graph, n, self.features) for n in self._nodes]
+        self._choose(selection.select(self._found, self.features, PLAIN, self.small))
+        if self.limit is not PLAIN:
+            rooms = [self.arena - self._live(range(i, i + 1)) for i in range(len(self._nodes))]
+            chosen = selection.select(self._found, self.features, self.limit, self.small, rooms)
+            self._peaks.clear()
+            self._choose(chosen)
+
+    def _choose(self, options: Sequence[Option]) -> None:
+        """Compute each node as its option says."""
+        self._chosen = options
+        for i, (node, found, chosen) in enumerate(
+            zip(self._nodes, self._found, options, strict=True)
+        ):
+            self._steps[range(i, i + 1)] = _step(self.graph, node, found, chosen)
+
+    def encodable(self, limit: Limit) -> bool:
+        """Whether weights could be encoded within ``limit``."""
+        return selection.encodable(self._found, limit)
+
+    def encoding(self, goal: Goal) -> Planner:
+        """The planner that encodes weights as ``goal`` allows, in the RAM of the plain plan."""
+        arena = self.plan(goal.optimize).arena_bytes
+        return replace(self, limit=goal.limit, arena=arena, _steps={}, _rows={}, _peaks={})
 
     def plan(self, optimize: Optimize) -> Plan:
         """The plan with the lowest peak that costs no more than ``optimize`` allows."""

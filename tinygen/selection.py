@@ -40,7 +40,10 @@ BODY_BYTES = 250
 """What a function takes of flash, about: what doing without one is worth."""
 
 TILE_BYTES = 1024
-"""Bytes of weights that are decoded at a time, where the kernel lets channels be chosen."""
+"""Bytes of weights that are decoded at a time at the least, where channels can be chosen."""
+
+AGAIN = 1 / 10
+"""Part of a kernel's cycles that calling it for some channels at a time may add, for less RAM."""
 
 WORTHWHILE = 3 / 4
 """Part of a layer's bytes that an encoding must come down to, unless a limit was asked for."""
@@ -102,19 +105,31 @@ def plain(found: Sequence[Option]) -> list[Option]:
     return [option for option in found if option.kernel.encoding == "dense"]
 
 
+def encodable(found: Sequence[Sequence[Option]], limit: Limit) -> bool:
+    """Whether the weights of any node could be encoded."""
+    consts = (_weights(option.kernel) for options in found for option in options)
+    codes = (const.codes for const in consts if const is not None and const.codes is not None)
+    return limit.slow_down > 1 and any(limit.any or _structured(code.values) for code in codes)
+
+
 def select(
-    found: Sequence[Sequence[Option]], features: frozenset[str], limit: Limit, small: bool = False
+    found: Sequence[Sequence[Option]],
+    features: frozenset[str],
+    limit: Limit,
+    small: bool = False,
+    rooms: Sequence[int] | None = None,
 ) -> list[Option]:
     """One option for each node, encoded where that saves flash within ``limit``.
 
-    ``small`` chooses plain kernels for little flash, too.
+    ``small`` chooses plain kernels for little flash, too.  ``rooms`` are the bytes of RAM that are
+    free while each node is computed.
     """
     dense = [plain(options) or list(options) for options in found]
     allowed = limit.slow_down * sum(fastest(options).kernel.cycles for options in dense)
     base = _fewest_bodies(dense) if small else [fastest(options) for options in found]
     offered = [
-        [b, *(o for o in options if o.kernel.encoding != "dense"), *_encoded(d, features, limit)]
-        for b, options, d in zip(base, found, dense, strict=True)
+        [b, *(o for o in some if o.kernel.encoding != "dense"), *_encoded(d, features, limit, room)]
+        for b, some, d, room in zip(base, found, dense, rooms or [0] * len(found), strict=True)
     ]
     if all(len(o) == 1 for o in offered):
         return base
@@ -170,32 +185,40 @@ def _decoders(option: Option) -> set[str]:
     return {decoded.decoder for decoded in option.kernel.decoded}
 
 
-def _encoded(found: Sequence[Option], features: frozenset[str], limit: Limit) -> list[Option]:
+def _encoded(
+    found: Sequence[Option], features: frozenset[str], limit: Limit, room: int
+) -> list[Option]:
     """The fastest of the plain kernels ``found``, its weights encoded in all ways that pay."""
     option = fastest(found)
-    encoded = encode(option.kernel, features, limit.any)
+    encoded = encode(option.kernel, features, limit.any, room) if limit.slow_down > 1 else []
     most = option.kernel.bytes * (1 if limit.any else WORTHWHILE)
     return [Option(option.variant, kernel) for kernel in encoded if kernel.bytes <= most]
 
 
 def encode(
-    kernel: Kernel, features: frozenset[str], entropy: bool, whole: bool = False
+    kernel: Kernel, features: frozenset[str], entropy: bool, room: int = 0, whole: bool = False
 ) -> list[Kernel]:
     """``kernel`` with its weights encoded, fewest bytes first, in every way that saves some.
 
-    With ``entropy`` in ways that suit any weights, too; with ``whole`` all channels at a time.
+    With ``entropy`` in ways that suit any weights, too.  Decoded weights take no more RAM than the
+    ``room`` where calls for some channels allow that; with ``whole`` all are decoded at a time.
     """
-    const = next((a for a in kernel.args if isinstance(a, Const) and a.codes is not None), None)
+    const = _weights(kernel)
     if const is None or const.codes is None or not (entropy or _structured(const.codes.values)):
         return []
     total = next((a.count for a in kernel.args if isinstance(a, Channels)), 0)
-    tile = 0 if whole else _tile(kernel, const.codes, total)
+    tile = 0 if whole else _tile(kernel, const.codes, total, room)
     found = encodings.candidates(_lines(const.codes, tile, total))
     return [
         _decoding(kernel, const, encoded, tile, total, features)
         for encoded in found
         if entropy or encodings.structured(encoded)
     ]
+
+
+def _weights(kernel: Kernel) -> Const | None:
+    """The constant of a kernel that can be encoded."""
+    return next((a for a in kernel.args if isinstance(a, Const) and a.codes is not None), None)
 
 
 def _structured(values: Array) -> bool:
@@ -206,13 +229,18 @@ def _structured(values: Array) -> bool:
     return few or int(np.count_nonzero(values == 0)) * 4 >= values.size
 
 
-def _tile(kernel: Kernel, codes: Codes, total: int) -> int:
-    """How many channels to decode at a time, 0: all."""
-    if kernel.channels == 0 or codes.per_channel == 0:
+def _tile(kernel: Kernel, codes: Codes, total: int, room: int) -> int:
+    """How many channels to decode at a time, 0: all.
+
+    As many as there is room for, or as make so many calls as repeat little work.
+    """
+    block = codes.per_channel * kernel.channels
+    if block == 0:
         return 0
-    blocks = max(TILE_BYTES // (codes.per_channel * kernel.channels), 1)
-    tile = blocks * kernel.channels
-    return tile if tile < total else 0
+    calls = 1 + int(AGAIN * kernel.cycles / max(kernel.again, 1))
+    blocks = -(-total // kernel.channels)
+    at_a_time = max(-(-blocks // calls), max(TILE_BYTES, room) // block, 1)
+    return kernel.channels * at_a_time if at_a_time < blocks else 0
 
 
 def _lines(codes: Codes, tile: int, total: int) -> list[Array]:
