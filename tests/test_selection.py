@@ -41,7 +41,7 @@ def four_bits(weights: Array) -> Array:
 
 
 def few_values(weights: Array) -> Array:
-    table = np.array([-128, -77, -31, -9, 0, 4, 17, 38, 66, 127])
+    table = np.array([-127, -77, -31, -9, 0, 4, 17, 38, 66, 127])
     return np.asarray(table[np.abs(weights) % 10], dtype=np.int8)
 
 
@@ -80,7 +80,11 @@ def forced(
     """The plan in which every kernel that reads weights reads encoded ones, as ``pick`` chooses."""
 
     def select(
-        found: Sequence[Sequence[Option]], features: frozenset[str], limit: Limit, small: bool
+        found: Sequence[Sequence[Option]],
+        features: frozenset[str],
+        limit: Limit,
+        small: bool = False,
+        rooms: Sequence[int] | None = None,
     ) -> list[Option]:
         chosen = []
         for options in found:
