@@ -18,7 +18,7 @@ from tinygen.graph import Graph, Node
 from tinygen.ops import BY_NAME
 from tinygen.ops.base import Arg, Const, Decoded, Kernel, Scratch
 from tinygen.placement import Buffer, Sharing, aligned
-from tinygen.selection import Limit, Option
+from tinygen.selection import Limit, Option, Room
 from tinygen.streams import Stream
 
 Optimize = Literal["speed", "balanced", "ram", "size"]
@@ -27,6 +27,12 @@ RAM for flash."""
 
 COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25, "size": 1.0}
 """Expected cycles allowed for RAM, as a multiple of those of the fastest plan."""
+
+RAM_WORTH: Mapping[Optimize, int] = {"speed": 1, "balanced": 1, "ram": 16, "size": 0}
+"""Bytes of flash that must be saved for a byte of RAM that decoded weights take."""
+
+MOST_ENCODED = 6
+"""Plans with encoded weights that are tried, from the one that takes most of them on."""
 
 PLAIN = Limit(1.0)
 """No cycle for encoded weights; those that make a layer faster are taken all the same."""
@@ -124,6 +130,12 @@ class Plan:
         return sum(c.data.nbytes for step in self.steps for c in step.kernel.constants)
 
     @property
+    def flash_estimate(self) -> int:
+        """Bytes of constant arrays and, about, of the functions that decode weights."""
+        decoders = {d.decoder for step in self.steps for d in step.kernel.decoded}
+        return self.weight_bytes + selection.BODY_BYTES * len(decoders)
+
+    @property
     def lower_bound(self) -> int:
         """Bytes below which no placement of the same buffers can go."""
         return placement.lower_bound(self.buffers, self.shared)
@@ -143,25 +155,33 @@ def make(graph: Graph, features: frozenset[str] = frozenset(), goal: Goal | None
     _check_edges(graph)
     goal = goal or Goal()
     planner = Planner(graph, features, goal.optimize == "size")
-    if planner.encodable(goal.limit):
-        planner = planner.encoding(goal)
     if goal.ram_limit is None:
-        return planner.plan(goal.optimize)
+        return _best(planner, goal, goal.optimize)
     saving: list[Optimize] = ["speed", "balanced", "ram"]
-    tries = saving[0 if planner.small else saving.index(goal.optimize) :]
-    plain = Planner(graph, features, planner.small, PLAIN)
-    plans = []
-    for made_by in (planner, plain):
-        for optimize in tries:
-            plans.append(made_by.plan(optimize))
-            if plans[-1].arena_bytes <= goal.ram_limit:
-                return plans[-1]
-    least = min(plans, key=lambda plan: plan.arena_bytes)
+    least = None
+    for optimize in saving[0 if planner.small else saving.index(goal.optimize) :]:
+        least = _best(planner, goal, optimize)
+        if least.arena_bytes <= goal.ram_limit:
+            return least
+    assert least is not None
     raise FitError(
         f"{graph.source}: needs an arena of {least.arena_bytes:,} bytes, which is more than the "
         f"limit of {goal.ram_limit:,}",
         f"the least that was found: --ram-limit {least.arena_bytes}",
     )
+
+
+def _best(planner: Planner, goal: Goal, optimize: Optimize) -> Plan:
+    """The plan with the least flash and RAM, a byte of RAM counting as ``RAM_WORTH`` says; with a
+    RAM limit that of those which meet it, if any does."""
+    plans = [planner.plan(optimize)]
+    for again in selection.AGAIN:
+        plans += planner.encoded(replace(goal.limit, again=again), optimize)
+    fitting = [p for p in plans if goal.ram_limit is None or p.arena_bytes <= goal.ram_limit]
+    if not fitting:
+        return min(plans, key=lambda p: p.arena_bytes)
+    worth = RAM_WORTH[goal.optimize]
+    return min(fitting, key=lambda p: p.flash_estimate + worth * p.arena_bytes)
 
 
 def _check_edges(graph: Graph) -> None:
@@ -185,39 +205,76 @@ class Planner:
     graph: Graph
     features: frozenset[str] = frozenset()
     small: bool = False
-    limit: Limit = PLAIN
-    arena: int = 0
-    """Bytes within which decoded weights should stay, where that costs little."""
+    options: tuple[Option, ...] = ()
+    """How each node that runs is computed; the fastest way when empty."""
+    _found: Sequence[Sequence[Option]] = ()
     _steps: dict[range, Step | None] = field(default_factory=dict)
     _rows: dict[streams.RowKey, Option | None] = field(default_factory=dict)
     _peaks: dict[range, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._nodes = [n for n in self.graph.nodes if not BY_NAME[n.op].view]
-        self._found = [selection.options(self.graph, n, self.features) for n in self._nodes]
-        self._choose(selection.select(self._found, self.features, PLAIN, self.small))
-        if self.limit is not PLAIN:
-            rooms = [self.arena - self._live(range(i, i + 1)) for i in range(len(self._nodes))]
-            chosen = selection.select(self._found, self.features, self.limit, self.small, rooms)
-            self._peaks.clear()
-            self._choose(chosen)
-
-    def _choose(self, options: Sequence[Option]) -> None:
-        """Compute each node as its option says."""
-        self._chosen = options
+        if not self._found:
+            self._found = [selection.options(self.graph, n, self.features) for n in self._nodes]
+        if not self.options:
+            self.options = selection.select(self._found, self.features, PLAIN, self.small)
         for i, (node, found, chosen) in enumerate(
-            zip(self._nodes, self._found, options, strict=True)
+            zip(self._nodes, self._found, self.options, strict=True)
         ):
             self._steps[range(i, i + 1)] = _step(self.graph, node, found, chosen)
 
-    def encodable(self, limit: Limit) -> bool:
-        """Whether weights could be encoded within ``limit``."""
-        return selection.encodable(self._found, limit)
+    def choosing(self, options: Sequence[Option]) -> Planner:
+        """The planner of the same graph that computes its nodes as ``options`` say."""
+        return replace(self, options=tuple(options), _steps={}, _rows={}, _peaks={})
 
-    def encoding(self, goal: Goal) -> Planner:
-        """The planner that encodes weights as ``goal`` allows, in the RAM of the plain plan."""
-        arena = self.plan(goal.optimize).arena_bytes
-        return replace(self, limit=goal.limit, arena=arena, _steps={}, _rows={}, _peaks={})
+    def encoded(self, limit: Limit, optimize: Optimize) -> list[Plan]:
+        """Plans with encoded weights, none when there is nothing to encode.
+
+        The first saves as much flash as ``limit`` allows.  In each of the others one of the layers
+        that set its peak has plain weights again.
+        """
+        if not selection.encodable(self._found, limit):
+            return []
+        rooms = self._rooms(self.plan(optimize).arena_bytes)
+        chosen = selection.select(self._found, self.features, limit, self.small, rooms)
+        made = []
+        for _ in range(MOST_ENCODED):
+            made.append(self.choosing(chosen).plan(optimize))
+            peak = self._largest(made[-1], chosen)
+            if peak is None:
+                break
+            chosen = (*chosen[:peak], self.options[peak], *chosen[peak + 1 :])
+        return made
+
+    def _rooms(self, arena: int) -> list[Room]:
+        """What RAM each node has for decoded weights where ``arena`` bytes are taken anyway."""
+        rooms = []
+        for i in range(len(self._nodes)):
+            steps = self._sequence(())
+            alone = replace(steps[i].kernel, overlap={}, in_place=())
+            steps[i] = replace(steps[i], kernel=alone)
+            buffers, shared = _buffers(self.graph, steps)
+            apart = placement.profile(buffers, shared, len(steps))[i]
+            live = self._live(range(i, i + 1))
+            rooms.append(Room(arena - live, apart - live))
+        return rooms
+
+    def _largest(self, made: Plan, chosen: Sequence[Option]) -> int | None:
+        """Position of the node with the most decoded weights of those that set the peak."""
+        live = made.live()
+        peaks = [s.node for s, at in zip(made.steps, live, strict=True) if at == max(live)]
+        indices = {i for node in peaks for i in self._positions(node)}
+        return max(
+            (i for i in indices if chosen[i].kernel.decoded),
+            key=lambda i: (chosen[i].kernel.scratch, i),
+            default=None,
+        )
+
+    def _positions(self, node: Node) -> list[int]:
+        """Positions of the nodes that ``node`` is, or that a stream of that look is made of."""
+        last = next(i for i, n in enumerate(self._nodes) if n.outputs == node.outputs)
+        count = node.op.count("+") + 1
+        return list(range(last - count + 1, last + 1))
 
     def plan(self, optimize: Optimize) -> Plan:
         """The plan with the lowest peak that costs no more than ``optimize`` allows."""
@@ -361,7 +418,7 @@ class Planner:
         """
         if key not in self._rows:
             index = next(i for i, known in enumerate(self._nodes) if known is key[0])
-            wanted = self._chosen[index].kernel
+            wanted = self.options[index].kernel
             found = selection.options(graph, node, self.features)
             self._rows[key] = selection.alike(found, wanted, self.features)
         option = self._rows[key]

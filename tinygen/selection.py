@@ -42,8 +42,8 @@ BODY_BYTES = 250
 TILE_BYTES = 1024
 """Bytes of weights that are decoded at a time at the least, where channels can be chosen."""
 
-AGAIN = 1 / 10
-"""Part of a kernel's cycles that calling it for some channels at a time may add, for less RAM."""
+AGAIN = (0.08, 0.3)
+"""Parts of a kernel's cycles that calls for some channels at a time may add, for less RAM."""
 
 WORTHWHILE = 3 / 4
 """Part of a layer's bytes that an encoding must come down to, unless a limit was asked for."""
@@ -58,11 +58,22 @@ _SLOW = {isa.name: isa.costs.slow for isa in scalar.ISAS}
 
 @dataclass(frozen=True)
 class Limit:
-    """How much slower than with plain weights a network may become, and whether ``any`` weights
-    may be encoded, or those of which it is worthwhile alone."""
+    """How much slower than with plain weights a network may become, whether ``any`` weights may be
+    encoded, or those of which it is worthwhile alone, and by what part a kernel may take longer
+    because it is called for some channels at a time."""
 
     slow_down: float
     any: bool = False
+    again: float = AGAIN[0]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of RAM that decoded weights of a node may take for nothing, and the bytes that it takes
+    more when its output may not lie over its input, as with several calls."""
+
+    free: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,29 +128,28 @@ def select(
     features: frozenset[str],
     limit: Limit,
     small: bool = False,
-    rooms: Sequence[int] | None = None,
-) -> list[Option]:
+    rooms: Sequence[Room] | None = None,
+) -> tuple[Option, ...]:
     """One option for each node, encoded where that saves flash within ``limit``.
 
-    ``small`` chooses plain kernels for little flash, too.  ``rooms`` are the bytes of RAM that are
-    free while each node is computed.
+    ``small`` chooses plain kernels for little flash, too.  ``rooms`` says what RAM each has.
     """
     dense = [plain(options) or list(options) for options in found]
     allowed = limit.slow_down * sum(fastest(options).kernel.cycles for options in dense)
     base = _fewest_bodies(dense) if small else [fastest(options) for options in found]
     offered = [
         [b, *(o for o in some if o.kernel.encoding != "dense"), *_encoded(d, features, limit, room)]
-        for b, some, d, room in zip(base, found, dense, rooms or [0] * len(found), strict=True)
+        for b, some, d, room in zip(base, found, dense, rooms or [Room()] * len(found), strict=True)
     ]
     if all(len(o) == 1 for o in offered):
-        return base
+        return tuple(base)
     chosen = _greedy(offered, allowed)
     for decoder in sorted({d for option in chosen for d in _decoders(option)}):
         fewer = [[o for o in some if decoder not in _decoders(o)] for some in offered]
         without = _greedy(fewer, allowed)
         if _flash(without) <= _flash(chosen):
             chosen, offered = without, fewer
-    return chosen
+    return tuple(chosen)
 
 
 def alike(found: Sequence[Option], wanted: Kernel, features: frozenset[str]) -> Option | None:
@@ -153,7 +163,7 @@ def alike(found: Sequence[Option], wanted: Kernel, features: frozenset[str]) -> 
     if not wanted.decoded or not plain(found):
         return None
     option = fastest(plain(found))
-    encoded = encode(option.kernel, features, entropy=True, whole=True)
+    encoded = encode(option.kernel, features, entropy=True)
     chosen = next((k for k in encoded if k.encoding == wanted.encoding), None)
     if chosen is None:
         return None
@@ -186,28 +196,27 @@ def _decoders(option: Option) -> set[str]:
 
 
 def _encoded(
-    found: Sequence[Option], features: frozenset[str], limit: Limit, room: int
+    found: Sequence[Option], features: frozenset[str], limit: Limit, room: Room
 ) -> list[Option]:
     """The fastest of the plain kernels ``found``, its weights encoded in all ways that pay."""
     option = fastest(found)
-    encoded = encode(option.kernel, features, limit.any, room) if limit.slow_down > 1 else []
+    if limit.slow_down <= 1:
+        return []
+    encoded = encode(option.kernel, features, limit.any, _tiling(option.kernel, room, limit.again))
     most = option.kernel.bytes * (1 if limit.any else WORTHWHILE)
     return [Option(option.variant, kernel) for kernel in encoded if kernel.bytes <= most]
 
 
-def encode(
-    kernel: Kernel, features: frozenset[str], entropy: bool, room: int = 0, whole: bool = False
-) -> list[Kernel]:
+def encode(kernel: Kernel, features: frozenset[str], entropy: bool, tile: int = 0) -> list[Kernel]:
     """``kernel`` with its weights encoded, fewest bytes first, in every way that saves some.
 
-    With ``entropy`` in ways that suit any weights, too.  Decoded weights take no more RAM than the
-    ``room`` where calls for some channels allow that; with ``whole`` all are decoded at a time.
+    With ``entropy`` in ways that suit any weights, too.  The weights of ``tile`` channels are
+    decoded at a time, 0: all.
     """
     const = _weights(kernel)
     if const is None or const.codes is None or not (entropy or _structured(const.codes.values)):
         return []
     total = next((a.count for a in kernel.args if isinstance(a, Channels)), 0)
-    tile = 0 if whole else _tile(kernel, const.codes, total, room)
     found = encodings.candidates(_lines(const.codes, tile, total))
     return [
         _decoding(kernel, const, encoded, tile, total, features)
@@ -229,18 +238,22 @@ def _structured(values: Array) -> bool:
     return few or int(np.count_nonzero(values == 0)) * 4 >= values.size
 
 
-def _tile(kernel: Kernel, codes: Codes, total: int, room: int) -> int:
+def _tiling(kernel: Kernel, room: Room, again: float) -> int:
     """How many channels to decode at a time, 0: all.
 
-    As many as there is room for, or as make so many calls as repeat little work.
+    As many as there is room for, or as make so many calls that they add ``again`` of its cycles;
+    all when that takes no more RAM.
     """
-    block = codes.per_channel * kernel.channels
-    if block == 0:
+    const = _weights(kernel)
+    if const is None or const.codes is None or not kernel.channels * const.codes.per_channel:
         return 0
-    calls = 1 + int(AGAIN * kernel.cycles / max(kernel.again, 1))
-    blocks = -(-total // kernel.channels)
-    at_a_time = max(-(-blocks // calls), max(TILE_BYTES, room) // block, 1)
-    return kernel.channels * at_a_time if at_a_time < blocks else 0
+    block = const.codes.per_channel * kernel.channels
+    blocks = -(-const.codes.values.size // block)
+    calls = 1 + int(again * kernel.cycles / max(kernel.again, 1))
+    free = max(TILE_BYTES, room.free - room.lost)
+    at_a_time = max(-(-blocks // calls), free // block, 1)
+    needed = at_a_time * block + room.lost
+    return 0 if needed >= blocks * block else kernel.channels * at_a_time
 
 
 def _lines(codes: Codes, tile: int, total: int) -> list[Array]:
