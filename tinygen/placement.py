@@ -17,6 +17,9 @@ ALIGNMENT = 4
 """Bytes to which every buffer's offset is aligned: the widest element an operator reads."""
 
 
+ROUNDS = 1500
+"""Moves that are tried to place buffers lower, at most."""
+
 MOST_MOVES = 150_000
 """Buffers placed in all moves of the hill climb together: what bounds its time."""
 
@@ -107,7 +110,7 @@ def lower_bound(buffers: Sequence[Buffer], shared: Iterable[Sharing] = ()) -> in
 
 
 def place(
-    buffers: Sequence[Buffer], shared: Iterable[Sharing] = (), rounds: int = 1500
+    buffers: Sequence[Buffer], shared: Iterable[Sharing] = (), rounds: int = ROUNDS
 ) -> tuple[Buffer, ...]:
     """``buffers`` with offsets, in the order given, as low as they were found to go.
 

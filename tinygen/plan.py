@@ -8,7 +8,7 @@ cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,8 +28,9 @@ RAM for flash."""
 COST: Mapping[Optimize, float] = {"speed": 1.0, "balanced": 1.03, "ram": 1.25, "size": 1.0}
 """Expected cycles allowed for RAM, as a multiple of those of the fastest plan."""
 
-RAM_WORTH: Mapping[Optimize, int] = {"speed": 1, "balanced": 1, "ram": 16, "size": 0}
-"""Bytes of flash that must be saved for a byte of RAM that decoded weights take."""
+RAM_WORTH: Mapping[Optimize, float] = {"speed": 0.5, "balanced": 0.5, "ram": 16, "size": 0.05}
+"""Bytes of flash that must be saved for a byte of RAM that decoded weights take, unless a limit on
+slow-down says that flash matters."""
 
 MOST_ENCODED = 6
 """Plans with encoded weights that are tried, from the one that takes most of them on."""
@@ -66,6 +67,12 @@ class Goal:
         if self.slow_down is None:
             return Limit(SLOWDOWN[self.optimize])
         return Limit(self.slow_down, any=True)
+
+    @property
+    def ram_worth(self) -> float:
+        """Bytes of flash that a byte of RAM is worth."""
+        asked = self.slow_down is not None and self.optimize != "ram"
+        return RAM_WORTH["size" if asked else self.optimize]
 
 
 @dataclass(frozen=True)
@@ -172,16 +179,23 @@ def make(graph: Graph, features: frozenset[str] = frozenset(), goal: Goal | None
 
 
 def _best(planner: Planner, goal: Goal, optimize: Optimize) -> Plan:
-    """The plan with the least flash and RAM, a byte of RAM counting as ``RAM_WORTH`` says; with a
+    """The plan with the least flash and RAM, as the goal weighs them; with a
     RAM limit that of those which meet it, if any does."""
-    plans = [planner.plan(optimize)]
+    plain = planner.plan(optimize)
+    if not planner.encodable(goal.limit):
+        return plain
+    planners = [planner]
     for again in selection.AGAIN:
-        plans += planner.encoded(replace(goal.limit, again=again), optimize)
-    fitting = [p for p in plans if goal.ram_limit is None or p.arena_bytes <= goal.ram_limit]
-    if not fitting:
-        return min(plans, key=lambda p: p.arena_bytes)
-    worth = RAM_WORTH[goal.optimize]
-    return min(fitting, key=lambda p: p.flash_estimate + worth * p.arena_bytes)
+        limit = replace(goal.limit, again=again)
+        planners += planner.encoding(limit, optimize, plain.arena_bytes)
+    drafts = [(made, made.plan(optimize, 0)) for made in planners]
+
+    def worth(draft: tuple[Planner, Plan]) -> tuple[int, float]:
+        over = max(draft[1].arena_bytes - goal.ram_limit, 0) if goal.ram_limit is not None else 0
+        return over, draft[1].flash_estimate + goal.ram_worth * draft[1].arena_bytes
+
+    best, _ = min(drafts, key=worth)
+    return plain if best is planner else best.plan(optimize)
 
 
 def _check_edges(graph: Graph) -> None:
@@ -209,7 +223,7 @@ class Planner:
     """How each node that runs is computed; the fastest way when empty."""
     _found: Sequence[Sequence[Option]] = ()
     _steps: dict[range, Step | None] = field(default_factory=dict)
-    _rows: dict[streams.RowKey, Option | None] = field(default_factory=dict)
+    _rows: dict[tuple[streams.RowKey, str], Option | None] = field(default_factory=dict)
     _peaks: dict[range, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -225,26 +239,27 @@ class Planner:
 
     def choosing(self, options: Sequence[Option]) -> Planner:
         """The planner of the same graph that computes its nodes as ``options`` say."""
-        return replace(self, options=tuple(options), _steps={}, _rows={}, _peaks={})
+        return replace(self, options=tuple(options), _steps={}, _peaks={})
 
-    def encoded(self, limit: Limit, optimize: Optimize) -> list[Plan]:
-        """Plans with encoded weights, none when there is nothing to encode.
+    def encodable(self, limit: Limit) -> bool:
+        """Whether weights could be encoded within ``limit``."""
+        return selection.encodable(self._found, limit)
+
+    def encoding(self, limit: Limit, optimize: Optimize, arena: int) -> Iterator[Planner]:
+        """Planners with encoded weights, which may fill ``arena`` bytes for nothing.
 
         The first saves as much flash as ``limit`` allows.  In each of the others one of the layers
         that set its peak has plain weights again.
         """
-        if not selection.encodable(self._found, limit):
-            return []
-        rooms = self._rooms(self.plan(optimize).arena_bytes)
+        rooms = self._rooms(arena)
         chosen = selection.select(self._found, self.features, limit, self.small, rooms)
-        made = []
         for _ in range(MOST_ENCODED):
-            made.append(self.choosing(chosen).plan(optimize))
-            peak = self._largest(made[-1], chosen)
+            planner = self.choosing(chosen)
+            yield planner
+            peak = self._largest(planner.plan(optimize, 0), chosen)
             if peak is None:
                 break
             chosen = (*chosen[:peak], self.options[peak], *chosen[peak + 1 :])
-        return made
 
     def _rooms(self, arena: int) -> list[Room]:
         """What RAM each node has for decoded weights where ``arena`` bytes are taken anyway."""
@@ -276,21 +291,23 @@ class Planner:
         count = node.op.count("+") + 1
         return list(range(last - count + 1, last + 1))
 
-    def plan(self, optimize: Optimize) -> Plan:
+    def plan(self, optimize: Optimize, rounds: int = placement.ROUNDS) -> Plan:
         """The plan with the lowest peak that costs no more than ``optimize`` allows."""
-        whole, streamed = self.assemble(()), self._streamed(COST[optimize])
+        whole, streamed = self.assemble((), rounds), self._streamed(COST[optimize])
         if not streamed:
             return whole
-        by_rows = self.assemble(streamed)
+        by_rows = self.assemble(streamed, rounds)
         least, part = WORTHWHILE if optimize == "balanced" else (1, 0)
         saved = whole.arena_bytes - by_rows.arena_bytes
         return by_rows if saved >= max(least, part * whole.arena_bytes) else whole
 
-    def assemble(self, streamed: Streamed) -> Plan:
-        """The plan in which the nodes at ``streamed`` run as streams, the others one by one."""
+    def assemble(self, streamed: Streamed, rounds: int = placement.ROUNDS) -> Plan:
+        """The plan in which the nodes at ``streamed`` run as streams, the others one by one.
+
+        ``rounds`` bounds the search for places of tensors."""
         steps = self._sequence(streamed)
         buffers, shared = _buffers(self.graph, steps)
-        placed = placement.place(buffers, shared)
+        placed = placement.place(buffers, shared, rounds)
         scratch = {b.first: b.offset for b in placed if not b.tensors}
         return Plan(
             graph=self.graph,
@@ -416,12 +433,13 @@ class Planner:
 
         Its weights lie in flash as they do for the layer; None when they cannot.
         """
-        if key not in self._rows:
-            index = next(i for i, known in enumerate(self._nodes) if known is key[0])
-            wanted = self.options[index].kernel
+        index = next(i for i, known in enumerate(self._nodes) if known is key[0])
+        wanted = self.options[index].kernel
+        known = (key, wanted.encoding)
+        if known not in self._rows:
             found = selection.options(graph, node, self.features)
-            self._rows[key] = selection.alike(found, wanted, self.features)
-        option = self._rows[key]
+            self._rows[known] = selection.alike(found, wanted, self.features)
+        option = self._rows[known]
         return None if option is None else (option.kernel, option.variant)
 
 

@@ -163,11 +163,14 @@ def alike(found: Sequence[Option], wanted: Kernel, features: frozenset[str]) -> 
     if not wanted.decoded or not plain(found):
         return None
     option = fastest(plain(found))
-    encoded = encode(option.kernel, features, entropy=True)
-    chosen = next((k for k in encoded if k.encoding == wanted.encoding), None)
-    if chosen is None:
+    const = _weights(option.kernel)
+    if const is None or const.codes is None:
         return None
-    return Option(option.variant, replace(chosen, cycles=option.kernel.cycles))
+    encoded = encodings.named(wanted.encoding, _lines(const.codes, 0, 0))
+    if encoded is None:
+        return None
+    kernel = _decoding(option.kernel, const, encoded, 0, 0, features)
+    return Option(option.variant, replace(kernel, cycles=option.kernel.cycles))
 
 
 def _greedy(offered: Sequence[Sequence[Option]], allowed: float) -> list[Option]:
@@ -217,12 +220,8 @@ def encode(kernel: Kernel, features: frozenset[str], entropy: bool, tile: int = 
     if const is None or const.codes is None or not (entropy or _structured(const.codes.values)):
         return []
     total = next((a.count for a in kernel.args if isinstance(a, Channels)), 0)
-    found = encodings.candidates(_lines(const.codes, tile, total))
-    return [
-        _decoding(kernel, const, encoded, tile, total, features)
-        for encoded in found
-        if entropy or encodings.structured(encoded)
-    ]
+    found = encodings.candidates(_lines(const.codes, tile, total), entropy)
+    return [_decoding(kernel, const, encoded, tile, total, features) for encoded in found]
 
 
 def _weights(kernel: Kernel) -> Const | None:

@@ -33,15 +33,26 @@ def encode(encoding: Encoding, lines: Sequence[Array]) -> Encoded | None:
     return _encode(encoding, _lines(lines))
 
 
-def candidates(lines: Sequence[Array]) -> list[Encoded]:
+def named(name: str, lines: Sequence[Array]) -> Encoded | None:
+    """``lines`` in the encoding called ``name``, the fewest bytes of several of that name."""
+    found = [made for e in ENCODINGS if e.name == name and (made := encode(e, lines))]
+    return min(found, key=lambda made: made.bytes, default=None)
+
+
+def candidates(lines: Sequence[Array], entropy: bool = True) -> list[Encoded]:
     """Encodings that hold ``lines`` in fewer bytes than they have values, fewest bytes first.
 
+    With ``entropy`` coding among them.
     None among them is beaten by another that takes no more bytes and, on all instruction sets, no
     more cycles; entropy coding beats only entropy coding.  Raises :class:`InputError` like
     :func:`encode`.
     """
     together = _lines(lines)
-    found = [made for each in ENCODINGS if (made := _encode(each, together)) is not None]
+    found = [
+        made
+        for each in ENCODINGS
+        if (entropy or each.structured) and (made := _encode(each, together)) is not None
+    ]
     return _best([made for made in found if made.bytes < together.values.size])
 
 
@@ -106,5 +117,6 @@ __all__ = [
     "candidates",
     "decode",
     "encode",
+    "named",
     "structured",
 ]
