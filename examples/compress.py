@@ -1,0 +1,116 @@
+"""Compress an example network by a recipe, and write the int8 network that comes out.
+
+    python -m examples.compress lenet small
+    python -m examples.compress all
+
+A recipe is a TOML file of ``[[compress]]`` tables, as ``tinygen compress --recipe`` reads it:
+``examples/lenet/small.toml``, or one of those for every network in ``examples/recipes``, in which a
+single method is at work.  It starts from the trained float network.  Methods that train do so on
+the training set with drawn variants of it added, never on the test set.  Every random choice has a
+fixed seed.  Writes ``examples/lenet/lenet_small.tflite``, or into ``build/examples/lenet`` for a
+single method.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples import common
+from tinygen.compress import METHODS, Context, Recipe, parse
+from tinygen.datasets import Data
+from tinygen.exporters import tflite as exporter
+from tinygen.graph import Graph
+
+SEED = 11
+OWN = ("small", "fast")
+"""Recipes that each network has: least flash, and fewer instructions too."""
+
+SHARED = common.HERE / "recipes"
+COPIES = 3
+"""Variants drawn of each training example."""
+
+
+def recipes(name: str) -> dict[str, Path]:
+    """The recipe files of a network, by name: those of single methods, then its own."""
+    own = {word: common.HERE / name / f"{word}.toml" for word in OWN}
+    alone = {path.stem: path for path in sorted(SHARED.glob("*.toml"))}
+    return alone | {word: path for word, path in own.items() if path.is_file()}
+
+
+def read(path: Path) -> Recipe:
+    """The steps in a recipe file; raises :class:`tinygen.errors.InputError`."""
+    return parse(tomllib.loads(path.read_text(encoding="utf-8"))["compress"], METHODS)
+
+
+def output(name: str, word: str) -> Path:
+    """Where the network goes that a recipe makes."""
+    folder = common.HERE if word in OWN else common.BUILD
+    return folder / name / f"{name}_{word}.tflite"
+
+
+def varied(name: str, data: Data) -> Data:
+    """``data`` with :data:`COPIES` variants of each example, in random order."""
+    augment = importlib.import_module(f"examples.{name}.train").AUGMENT
+    draw = np.random.default_rng(SEED)
+    copies = [data.inputs, *(augment(data.inputs, draw) for _ in range(COPIES))]
+    assert data.labels is not None
+    everything = Data(np.concatenate(copies), np.tile(data.labels, len(copies)))
+    return everything.take(draw.permutation(len(everything)))
+
+
+def run(name: str, steps: Recipe) -> Graph:
+    """The int8 graph that ``steps`` make of the float network of an example."""
+    import keras
+
+    train = common.load(common.train_file(name))
+    kept, held = train.split(0.1, SEED)
+    context = Context(varied(name, kept), held, SEED, progress=told)
+    network: Any = keras.models.load_model(common.keras_file(name))
+    for step in steps:
+        network = step.method.apply(network, step.settings, context)
+    assert isinstance(network, Graph), "the recipe does not quantize"
+    return network
+
+
+@contextmanager
+def told(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress as a line for each piece of work."""
+    print(f"  {what}, {total} steps", file=sys.stderr, flush=True)
+    yield lambda: None
+
+
+def make(name: str, word: str) -> Path:
+    """Run one recipe and write its network; the file."""
+    print(f"{name} {word}", file=sys.stderr)
+    common.seed(SEED)
+    path = output(name, word)
+    graph = run(name, read(recipes(name)[word]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(exporter.dump(graph))
+    return path
+
+
+def main(arguments: list[str]) -> None:
+    if arguments == ["all"]:
+        wanted = [(name, word) for name in common.NAMES for word in OWN if word in recipes(name)]
+    elif len(arguments) == 2 and arguments[1] in recipes(arguments[0]):
+        wanted = [(arguments[0], arguments[1])]
+    else:
+        sys.exit("usage: python -m examples.compress all | NETWORK RECIPE")
+    for name, word in wanted:
+        path = make(name, word)
+        test = common.load(common.test_file(name))
+        accuracies = [common.accuracy_of(p, test) for p in (common.int8_file(name), path)]
+        print(f"{path.name}: accuracy {accuracies[1]:.2%}, plain int8 {accuracies[0]:.2%}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,71 @@
+"""What the committed example networks are worth: ``examples/figures.json``, and how it is made.
+
+    python -m examples.figures
+
+Measures every committed int8 network of the four examples: accuracy on the whole test set (which
+``data.py`` makes), how many of the committed examples are right, and what ``tinygen bench`` says.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from examples import common
+from tinygen import bench, boards, datasets
+
+FILE = Path(__file__).with_name("figures.json")
+BOARD = "qemu_m4"
+
+
+def load() -> dict[str, Any]:
+    """``tools`` that measured, and ``results``: network, then file, then figures."""
+    document: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return document
+
+
+def cost(path: Path) -> dict[str, int]:
+    """Instructions and bytes of one network on a Cortex-M4.
+
+    ``library`` is the model's code and constants, ``constants`` its weights, biases and
+    multipliers, ``flash`` and ``ram`` all of the minimal program.
+    """
+    found = bench.bench(path, boards.load(BOARD))
+    flash = found.sizes.flash
+    return {
+        "instructions": found.instructions,
+        "constants": flash.weights,
+        "library": flash.weights + flash.code,
+        "flash": flash.total,
+        "ram": found.sizes.ram.total,
+    }
+
+
+def worth(name: str, path: Path) -> dict[str, Any]:
+    """Accuracy on the whole test set, how many committed examples are right, and the cost."""
+    sample = datasets.load(common.sample_file(name))
+    return {
+        "accuracy": common.accuracy_of(path, common.load(common.test_file(name))),
+        "sample_right": round(common.accuracy_of(path, sample) * len(sample)),
+        **cost(path),
+    }
+
+
+def main() -> None:
+    found = {
+        name: {
+            path.stem: worth(name, path) for path in sorted((common.HERE / name).glob("*.tflite"))
+        }
+        for name in common.NAMES
+    }
+    document = {"tools": results.tools(), "results": found}
+    FILE.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for by_file in found.values():
+        for file, row in by_file.items():
+            print(file, ", ".join(f"{key} {value:,}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
