@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tinygen.compress import (
+    cluster,
     cluster_weights,
     filters,
     low_rank,
     prune,
+    qat,
     quantize,
     recover,
     round_weights,
@@ -15,8 +17,10 @@ from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
 
 METHODS: tuple[Method, ...] = (
     prune.METHOD,
+    cluster.METHOD,
     filters.METHOD,
     low_rank.METHOD,
+    qat.METHOD,
     quantize.METHOD,
     cluster_weights.METHOD,
     round_weights.METHOD,

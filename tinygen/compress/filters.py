@@ -218,12 +218,7 @@ def _groups(
 ) -> list[Group]:
     """Channels that may go; ``counts`` keeps how many there were at first."""
     layers = {layer.name: layer for layer in rewire.weighed(model)}
-    for name in (*settings.skip, *settings.layers):
-        if name not in layers:
-            raise InputError(
-                f"{WHAT}: no layer with weights is called '{name}'",
-                f"there are {', '.join(sorted(layers))}",
-            )
+    rewire.known(layers.values(), (*settings.skip, *settings.layers), WHAT)
     norms = {}
     for name, layer in layers.items():
         sums = np.abs(rewire.rows(layer, np.asarray(rewire.kernel(layer)))).sum(axis=1)

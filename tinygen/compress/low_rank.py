@@ -107,13 +107,7 @@ def _fits(result: Any, model: Any, settings: LowRankSettings) -> bool:
 def _split_all(model: Any, settings: LowRankSettings, energy: float) -> Any:
     """``model`` with each layer split that gains by it; None where none does."""
     layers = rewire.weighed(model)
-    names = {layer.name for layer in layers}
-    for name in (*settings.skip, *settings.layers):
-        if name not in names:
-            raise InputError(
-                f"{WHAT}: no layer with weights is called '{name}'",
-                f"there are {', '.join(sorted(names))}",
-            )
+    rewire.known(layers, (*settings.skip, *settings.layers), WHAT)
     shapes = {
         id(n.operation): (n.input_tensors[0].shape, n.outputs[0].shape) for n in rewire.nodes(model)
     }

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tinygen.compress import rewire, train
+from tinygen.compress import forms, rewire, train
 from tinygen.compress.base import Context, Method
 from tinygen.errors import InputError
 from tinygen.graph import Array
@@ -50,13 +50,13 @@ def apply(model: Any, settings: PruneSettings, context: Context) -> Any:
     """
     model = rewire.plain(model, WHAT)
     layers = _chosen(model, settings)
-    forms = {rewire.kernel(layer).path: _masked(layer) for layer in layers}
+    masked = {rewire.kernel(layer).path: _masked(layer) for layer in layers}
 
     def before(step: int, steps: int) -> None:
         ramp = max(1, round(steps * settings.ramp))
         if steps and step >= ramp + settings.every:
             return
-        there = [forms[rewire.kernel(layer).path] for layer in layers]
+        there = [masked[rewire.kernel(layer).path] for layer in layers]
         masks = choose(
             layers,
             [np.asarray(form.kernel) for form in there],
@@ -68,10 +68,10 @@ def apply(model: Any, settings: PruneSettings, context: Context) -> Any:
 
     if settings.epochs:
         task = train.task(model, context.data(WHAT), WHAT)
-        hooks = train.Hooks(forms, before, settings.every)
+        hooks = train.Hooks(masked, before, settings.every)
         train.fit(model, task, settings, context, WHAT, hooks)
     before(0, 0)
-    for form in forms.values():
+    for form in masked.values():
         form.kernel.assign(form.value())
     return model
 
@@ -83,13 +83,7 @@ def schedule(step: int, ramp: int) -> float:
 
 def _chosen(model: Any, settings: PruneSettings) -> list[Any]:
     layers = rewire.weighed(model)
-    names = {layer.name for layer in layers}
-    for name in (*settings.skip, *settings.layers):
-        if name not in names:
-            raise InputError(
-                f"{WHAT}: no layer with weights is called '{name}'",
-                f"there are {', '.join(sorted(names))}",
-            )
+    rewire.known(layers, (*settings.skip, *settings.layers), WHAT)
     left_out = set(settings.skip)
     if not settings.first and len(layers) > 1:
         left_out.add(layers[0].name)
@@ -101,11 +95,11 @@ def _chosen(model: Any, settings: PruneSettings) -> list[Any]:
     return chosen
 
 
-def _masked(layer: Any) -> train.Masked:
+def _masked(layer: Any) -> forms.Masked:
     import keras
 
     kernel = rewire.kernel(layer)
-    return train.Masked(kernel, keras.Variable(np.ones(kernel.shape, "float32"), trainable=False))
+    return forms.Masked(kernel, keras.Variable(np.ones(kernel.shape, "float32"), trainable=False))
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,6 +101,28 @@ def from_rows(layer: Any, values: Array) -> Array:
     return np.moveaxis(values.reshape(shape[-1], *shape[:-1]), 0, -1)
 
 
+def tensor_from_rows(values: Any, shape: tuple[int, ...], depthwise: bool) -> Any:
+    """:func:`from_rows` of a tensor, for a kernel of ``shape``."""
+    import tensorflow as tf
+
+    last = len(shape) - 1
+    if depthwise:
+        order = (*range(2, last + 1), 0, 1)
+        return tf.transpose(tf.reshape(values, (*shape[-2:], *shape[:-2])), order)
+    return tf.transpose(tf.reshape(values, (shape[-1], *shape[:-1])), (*range(1, last + 1), 0))
+
+
+def known(layers: Iterable[Any], names: Iterable[str], what: str) -> None:
+    """Raises :class:`InputError` for a name that none of the layers has."""
+    there = sorted(layer.name for layer in layers)
+    for name in names:
+        if name not in there:
+            raise InputError(
+                f"{what}: no layer with weights is called '{name}'",
+                f"there are {', '.join(there)}",
+            )
+
+
 def like(layer: Any, **changes: Any) -> Any:
     """A new layer of the same class and settings but for ``changes``."""
     return type(layer).from_config({**layer.get_config(), **changes})
@@ -115,18 +137,16 @@ def rebuild(
     make: Make = lambda layer: None,
     bypass: Mapping[int, Any] | None = None,
 ) -> Any:
-    """A functional copy of ``model`` in which ``make`` says what stands for each layer.
+    """A functional copy of ``model``, of one input and output, where ``make`` says what stands for each layer.
 
     ``bypass`` gives, for ids of tensors, other tensors of ``model`` that are read instead: calls
     that nothing reads then are left out.
     """
     import keras
 
-    given = [
-        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name)
-        for t in model.inputs
-    ]
-    tensors = {id(old): new for old, new in zip(model.inputs, given, strict=True)}
+    start, end = model.inputs[0], model.outputs[0]
+    given = _input(model)
+    tensors = {id(start): given}
     chains: dict[int, Sequence[Part]] = {}
     wanted = _wanted(model, bypass or {})
     for node in nodes(model):
@@ -144,13 +164,20 @@ def rebuild(
             out = _through(chains[id(layer)], args, kwargs)
         for old, new in zip(node.outputs, keras.tree.flatten(out), strict=True):
             tensors[id(old)] = new
-    result = keras.Model(
-        given, [tensors[id(_instead(t, bypass or {}))] for t in model.outputs], name=model.name
-    )
+    result = keras.Model(given, tensors[id(_instead(end, bypass or {}))], name=model.name)
     for part in (part for chain in chains.values() for part in chain):
         if part.weights is not None:
             part.layer.set_weights(part.weights)
     return result
+
+
+def _input(model: Any) -> Any:
+    """A new tensor like the model's input."""
+    import keras
+
+    start = model.inputs[0]
+    name = start._keras_history.operation.name
+    return keras.Input(batch_shape=start.shape, dtype=start.dtype, name=name)
 
 
 def _through(chain: Sequence[Part], args: Any, kwargs: Any) -> Any:
@@ -225,11 +252,8 @@ def _inline(model: Any, made: dict[int, Any], taken: set[str]) -> Any:
     """``model`` without models inside it, every layer a copy of a name of its own."""
     import keras
 
-    start = model.inputs[0]
-    given = keras.Input(
-        batch_shape=start.shape, dtype=start.dtype, name=start._keras_history.operation.name
-    )
-    taken.add(start._keras_history.operation.name)
+    given = _input(model)
+    taken.add(model.inputs[0]._keras_history.operation.name)
     out = _play(model, [given], made, taken)
     result = keras.Model(given, out[0], name=model.name)
     for old, new in made.values():
