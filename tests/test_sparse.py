@@ -63,9 +63,9 @@ def networks() -> dict[str, Graph]:
         graph = thinned(dense_chain(50, 6, seed=i), 0.7)
         made[f"both{i}"] = with_output(graph, zero_point, 0.11)
         made[f"relu{i}"] = activated(with_output(graph, zero_point, 0.13), "RELU6")
-    for width in (1, 3, 5):
-        graph = thinned(convolution((1, width, 30), (7, 1, 1), PIXEL, seed=width), 0.75)
-        made[f"pixels{width}"] = with_output(graph, (-128, -9)[width % 2])
+    for width, depth in ((1, 30), (3, 32), (5, 30), (6, 32), (7, 32)):
+        graph = thinned(convolution((1, width, depth), (7, 1, 1), PIXEL, seed=width), 0.75)
+        made[f"pixels{width}"] = with_output(graph, (-9, -128)[width in (5, 6)])
     for i, (image, filters, attrs) in enumerate(WINDOWS):
         graph = thinned(convolution(image, filters, attrs, seed=i), (0.5, 0.8)[i % 2], seed=i)
         made[f"window{i}"] = graph if i % 2 else with_output(graph, -128)
@@ -138,6 +138,11 @@ def test_networks_reach_every_kernel() -> None:
         "dense_sparse_armv7m_high",
         "dense_sparse_armv6m_split10",
         "dense_sparse_xtensa_split10_signed",
+        "dense_by_fours_sparse_dsp_ones",
+        "dense_by_fours_sparse_dsp_ones_ragged",
+        "dense_by_fours_sparse_dsp_exact_three",
+        "conv2d_by_fours_sparse_dsp_exact_wide",
+        "conv2d_by_fours_sparse_dsp_rest",
         "conv2d_sparse_rv32m_exact",
         "conv2d_sparse_armv7m_high",
         "conv2d_sparse_armv6m_split10",
@@ -252,23 +257,31 @@ def test_three_quarters_of_zeros_make_a_dense_layer_faster(board: str) -> None:
     assert sizes[0] < 0.6 * sizes[1]
 
 
-@pytest.mark.parametrize("board", ["qemu_m3", "qemu_m0", "qemu_rv32", "qemu_xtensa"])
+@pytest.mark.parametrize("board", CORES)
 def test_three_quarters_of_zeros_make_a_convolution_faster(board: str) -> None:
     core = boards.load(board)
     graph = with_output(thinned(convolution((6, 8, 16), (16, 3, 3)), 0.75), -128)
     kernel, dense = taken(graph, core.features)
     assert kernel.encoding == "sparse"
     thin, full = cost(graph, core, kernel), cost(graph, core, dense)
-    assert thin.instructions < 0.6 * full.instructions
+    assert thin.instructions < (0.85 if board == "qemu_m4" else 0.6) * full.instructions
 
 
-@pytest.mark.parametrize(("depth", "channels"), [(640, 128), (128, 64)])
-def test_expected_costs_are_near_what_is_measured(depth: int, channels: int) -> None:
+COSTLY = {
+    "dense640": dense_chain(640, 128),
+    "dense128": dense_chain(128, 64),
+    "pixels": convolution((5, 5, 64), (32, 1, 1), PIXEL),
+    "window": convolution((8, 8, 16), (16, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_expected_costs_are_near_what_is_measured(name: str) -> None:
     core = boards.load("qemu_m4")
     for zeros in (0.6, 0.9):
-        graph = thinned(dense_chain(depth, channels), zeros)
-        kernel = kernels(graph, core.features)[0]
+        graph = thinned(COSTLY[name], zeros)
+        kernel = min(kernels(graph, core.features), key=lambda kernel: kernel.cycles)
         measured = cost(graph, core, kernel)
         assert measured.cycles is not None
-        assert kernel.bound <= measured.instructions <= 1.25 * kernel.bound
+        assert kernel.bound <= measured.instructions <= 1.4 * kernel.bound
         assert abs(kernel.cycles - measured.cycles) < 0.1 * measured.cycles

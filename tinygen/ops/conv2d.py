@@ -233,6 +233,7 @@ OP = Op(
             ("dsp", dsp.conv2d, dsp.FEATURES),
             ("dsp", dsp_depthwise.planes, dsp.FEATURES),
             *sparse_dsp.DENSE,
+            *sparse_dsp.CONV2D,
             *scalar.DENSE,
             *scalar.CONV2D,
             *sparse.DENSE,
