@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from float_nets import as_file, everything, straight
 
+from tinygen import reference
 from tinygen.compress import Context, float_graph, keras_graph, quantize
 from tinygen.compress.equalize import CHANNEL_AXIS
 from tinygen.compress.quantize import Settings
 from tinygen.datasets import Data
 from tinygen.errors import InputError
-from tinygen.graph import Array, Tensor
+from tinygen.graph import Array, Graph, Tensor
 from tinygen.importers import tflite as importer
 
 pytestmark = pytest.mark.xdist_group("tensorflow")
@@ -226,3 +227,111 @@ def test_models_that_cannot_be_converted_are_refused() -> None:
     with pytest.raises(InputError, match="not supported"):
         source = keras.Input((6, 4))
         keras_graph.convert(keras.Model(source, layers.LSTM(3)(source)))
+
+
+# ---- trained networks --------------------------------------------------------------------------
+
+
+def digits() -> tuple[Any, Data, Data]:
+    """The network of examples/digits, trained for less long."""
+    from sklearn.datasets import load_digits
+
+    from examples.digits import train as example
+
+    found = load_digits()
+    images = (found.images / 16.0).astype(np.float32)[..., None]
+    order = np.random.default_rng(0).permutation(len(images))
+    data = Data(images[order], found.target[order].astype(np.int64))
+    model = example.build_network()
+    return fitted(model, data, 1200, epochs=25)
+
+
+def waves() -> tuple[Any, Data, Data]:
+    """Ten shapes of 40 samples, moved, scaled, bent and noisy, as MNIST-1D has them."""
+    keras, _ = libraries()
+    layers = keras.layers
+    random = np.random.default_rng(5)
+    count, length = 4000, 40
+    templates = random.standard_normal((10, 12)).cumsum(axis=1)
+    labels = random.integers(0, 10, count)
+    at = np.linspace(0, 11, 24)
+    signals = np.zeros((count, length), dtype=np.float32)
+    for row, label in zip(signals, labels, strict=True):
+        start = random.integers(0, length - 24)
+        shape = np.interp(at, np.arange(12), templates[label]) * random.uniform(0.6, 1.4)
+        row[start : start + 24] = shape + random.normal() * np.linspace(-1, 1, 24)
+        row += 0.25 * random.standard_normal(length)
+    model = keras.Sequential(
+        [
+            keras.Input((length, 1), batch_size=1),
+            layers.Conv1D(16, 5, strides=2, activation="relu"),
+            layers.Conv1D(16, 3, strides=2, activation="relu"),
+            layers.Conv1D(16, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    return fitted(model, Data(signals[..., None], labels), 3000, epochs=20)
+
+
+def fitted(model: Any, data: Data, train: int, epochs: int) -> tuple[Any, Data, Data]:
+    keras, _ = libraries()
+    parts = data.take(np.arange(train)), data.take(np.arange(train, len(data)))
+    model = keras.models.clone_model(model)
+    steps = epochs * -(-train // 32)
+    model.compile(
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps)),
+        loss="sparse_categorical_crossentropy",
+    )
+    model.fit(parts[0].inputs, parts[0].labels, batch_size=32, epochs=epochs, verbose=0)
+    return model, *parts
+
+
+def accuracy(graph: Graph, data: Data) -> float:
+    """Per cent of right classes, in the exact arithmetic."""
+    source = graph.at(graph.inputs[0])
+    integers = np.clip(np.rint(data.inputs / source.scale) + source.zero_point, -128, 127)
+    right = [
+        reference.run(graph, [x.reshape(source.shape)])[0].argmax() == label
+        for x, label in zip(integers.astype(np.int8), data.labels, strict=True)
+    ]
+    return 100 * float(np.mean(right))
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "minmax": {},
+    "percentile 99.9": {"calibration": "percentile", "percentile": 99.9},
+    "mse": {"calibration": "mse"},
+    "bias correction": {"bias_correction": True},
+    "equalized": {"equalize": True},
+    "one scale": {"weights": "per_tensor"},
+    "one scale, equalized": {"weights": "per_tensor", "equalize": True},
+    "power of two": {"step": "power_of_two"},
+    "4 bits": {"bits": 4},
+    "4 bits, mse": {"bits": 4, "weight_range": "mse"},
+    "4 bits, bias correction": {"bits": 4, "bias_correction": True},
+    "4 bits, mse, bias correction": {"bits": 4, "weight_range": "mse", "bias_correction": True},
+    "4 bits, first and last 8": {"bits": {"default": 4, "first": 8, "last": 8}},
+}
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("make", [digits, waves])
+def test_accuracy_is_that_of_tensorflows_quantizer(make: Any) -> None:
+    """Prints a table with ``-s``."""
+    model, train, test = make()
+    real = float_graph.run(keras_graph.convert(model), test.inputs)[0]
+    theirs = accuracy(importer.load(converted(model, train.inputs[:500])), test)
+    context = Context(train)
+    found = {
+        name: accuracy(quantize.quantize(model, Settings(examples=500, **way), context), test)
+        for name, way in WAYS.items()
+    }
+    table = {
+        "float": 100 * float((real.argmax(axis=1) == test.labels).mean()),
+        "TensorFlow": theirs,
+    }
+    for name, value in (table | found).items():
+        print(f"{make.__name__:8} {name:30} {value:6.2f}")
+    assert all(found[name] >= theirs - 0.5 for name in ("minmax", "percentile 99.9", "mse"))
+    assert found["4 bits, mse, bias correction"] >= theirs - 4

@@ -18,6 +18,9 @@ from tinygen.compress.activations import Quants, rounded
 from tinygen.compress.weights import Quantized
 from tinygen.graph import ABSENT, Array, Graph, Node
 
+EXAMPLES = 512
+"""Most examples that are looked at: means settle early."""
+
 MEMORY_BYTES = 1 << 28
 """What the values of all examples, of both networks, may take while a layer needs them."""
 
@@ -36,7 +39,7 @@ def correct(
     ``weights`` are the quantized ones, ``activations`` (of ``bits`` bits) the quantization of all
     that the network computes.
     """
-    count = max(1, MEMORY_BYTES // (8 * float_graph.elements_of(graph)))
+    count = int(np.clip(MEMORY_BYTES // (8 * float_graph.elements_of(graph)), 1, EXAMPLES))
     given = float_graph.as_input(graph, inputs[:count])
     real = float_graph.constants(graph) | {graph.inputs[0]: given}
     made = dict(real)

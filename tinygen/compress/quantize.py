@@ -304,24 +304,26 @@ def sensitivity(
 ) -> dict[str, float]:
     """By layer, the error that the network's outputs have when that layer alone has ``bits`` bits.
 
-    The error is the mean squared difference to the float network's outputs over their variance,
-    before a final softmax; it is 0 for weights that lie on the grid, and about 1 when outputs say
-    nothing any more.  ``inputs`` are examples, float32 (n, *shape of an input).  Names are those of
-    :func:`layers`.  Equal arguments give equal results.
+    The error is the mean squared difference to the float network's outputs over their variance; it
+    is 0 for weights that lie on the grid, and about 1 when outputs say nothing any more.  It is
+    taken behind a final softmax, for large changes of what goes into one may leave the class as it
+    is, and small ones not.  ``inputs`` are examples, float32 (n, *shape of an input).  Names are
+    those of :func:`layers`.  Equal arguments give equal results.
     """
     graph, chosen = float_form(network), settings or Settings()
     graph = equalize(graph) if chosen.equalize else graph
     found = layers(graph)
+    weights = [quantize_weights(graph, layer.position, chosen, bits).real for layer in found]
     errors = np.zeros(len(found))
     moments: list[Array] = []
     for batch in float_graph.batches(graph, inputs):
         values = float_graph.run_all(graph, batch)
-        ends = _before_softmax(graph)
-        moments.append(np.stack([_moments(values[i]) for i in ends]).sum(axis=0))
+        moments.append(np.stack([_moments(values[i]) for i in graph.outputs]).sum(axis=0))
         for index, layer in enumerate(found):
-            made = quantize_weights(graph, layer.position, chosen, bits).real
-            changed = _rerun(graph, layer.position, made, values)
-            errors[index] += sum(float(np.square(changed[i] - values[i]).sum()) for i in ends)
+            changed = _rerun(graph, layer.position, weights[index], values)
+            errors[index] += sum(
+                float(np.square(changed[i] - values[i]).sum()) for i in graph.outputs
+            )
     count, total, square = np.sum(moments, axis=0)
     spread = square - total**2 / max(count, 1) or 1.0
     return {layer.name: float(error / spread) for layer, error in zip(found, errors, strict=True)}
@@ -330,16 +332,6 @@ def sensitivity(
 def _moments(values: Array) -> Array:
     wide = values.astype(np.float64)
     return np.array([wide.size, wide.sum(), np.square(wide).sum()])
-
-
-def _before_softmax(graph: Graph) -> tuple[int, ...]:
-    """The outputs, or what goes into the softmax that gives them."""
-    made_by = {node.outputs[0]: node for node in graph.nodes}
-    ends = (made_by.get(i) for i in graph.outputs)
-    return tuple(
-        node.inputs[0] if node is not None and node.op == "SOFTMAX" else index
-        for index, node in zip(graph.outputs, ends, strict=True)
-    )
 
 
 def _rerun(

@@ -1,8 +1,9 @@
 """Weights as integers: symmetric, by scales for each channel or one for the tensor.
 
 The rules are those of TensorFlow Lite's 8-bit quantization specification: zero points of 0, and
-values in -127..127, or -7..7 for four bits.  Zero stays zero, and weights that lie on the grid of
-their channel's largest come out as exactly that grid's integers.
+values in -127..127, or -7..7 for four bits.  Zero stays zero, and weights that lie on a grid of few
+steps up to their channel's largest, as training with quantization leaves them, come out as exactly
+that grid's integers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ Step = float | Literal["power_of_two"] | None
 
 SHRINKS = np.linspace(1, 0.3, 71)
 """Parts of the largest weight that the search for the smallest error takes as the range."""
+
+GRIDS = (1, 3, 7, 15, 31, 63)
+"""Steps up to the largest weight of 2 to 7 bits."""
+
+ON_GRID = 1e-4
+"""How far from an integer a weight over its step may be, from rounding alone."""
 
 BIAS_LIMIT = 1 << 30
 """Largest quantized bias: it leaves half of an accumulator's range to the products."""
@@ -66,8 +73,9 @@ def quantize(
     groups = rows if grouping == "per_channel" and step is None else rows.reshape(1, -1)
     tops = np.abs(groups).max(axis=1)
     if step is None:
-        scale = tops / largest
-        if weight_range == "mse":
+        steps = grid_of(groups, tops, largest)
+        scale = tops / steps
+        if weight_range == "mse" and steps == largest:
             scale = scale * best_shrink(groups, scale, largest)
         scale = _without_zeros(scale)
     elif step == "power_of_two":
@@ -81,6 +89,18 @@ def quantize(
     shape = np.moveaxis(weights, axis, 0).shape
     values = np.ascontiguousarray(np.moveaxis(integers.reshape(shape), 0, axis))
     return Quantized(values, scale, axis)
+
+
+def grid_of(groups: Array, tops: Array, largest: int) -> int:
+    """The fewest steps from 0 to each row's largest (``tops``) that give all weights of ``groups``.
+
+    Steps are those of widths from 2 bits up; ``largest`` when no coarser grid has all weights.
+    """
+    parts = groups / np.where(tops > 0, tops, 1)[:, None]
+    for steps in GRIDS:
+        if steps < largest and np.abs(parts * steps - np.rint(parts * steps)).max() < ON_GRID:
+            return steps
+    return largest
 
 
 def _without_zeros(scale: Array) -> Array:
