@@ -12,6 +12,7 @@ from tinygen.compress import (
     quantize,
     recover,
     round_weights,
+    thin_filters,
 )
 from tinygen.compress.base import Context, Method, Recipe, RecipeStep, parse
 
@@ -25,6 +26,7 @@ METHODS: tuple[Method, ...] = (
     cluster_weights.METHOD,
     round_weights.METHOD,
     recover.METHOD,
+    thin_filters.METHOD,
 )
 
 __all__ = ["METHODS", "Context", "Method", "Recipe", "RecipeStep", "parse"]

@@ -373,8 +373,11 @@ def rewrite(
     context: Context,
     settings: LayerSettings,
     what: str,
+    start: Graph | None = None,
 ) -> Graph:
     """``graph`` with new weights in ``layers``, which :func:`solve` finds one after the other.
+
+    ``start``, of the same nodes, is where to start from, with other weights already.
 
     With ``context.train``, :func:`solve` gets moments over these examples, else those of
     :meth:`Moments.unknown`.  A layer that could then overflow keeps its weights.
@@ -388,7 +391,8 @@ def rewrite(
                 step()
             return checked(graph)
         inputs = quantized(graph, context.train.first(settings.examples))
-        first, originals, now = graph, Examples(graph, inputs), Examples(graph, inputs)
+        first, graph = graph, start or graph
+        originals, now = Examples(first, inputs), Examples(first, inputs)
         last = max(wanted, default=-1)
         for position, node in enumerate(first.nodes[: last + 1]):
             same = all(
@@ -412,6 +416,24 @@ def rewrite(
             originals.forget(first, position)
             now.forget(graph, position)
     return checked(graph)
+
+
+def survey(
+    graph: Graph, layers: Collection[Layer], context: Context, settings: LayerSettings, what: str
+) -> dict[int, Moments]:
+    """Moments of the inputs of ``layers`` in ``graph``, by position."""
+    inputs = quantized(graph, context.data(what).first(settings.examples))
+    examples = Examples(graph, inputs)
+    wanted = {layer.position: layer for layer in layers}
+    found = {}
+    for position in range(max(wanted, default=-1) + 1):
+        if position in wanted:
+            layer = wanted[position]
+            moments = moments_of(layer, graph, graph, examples, examples, context.seed)
+            found[position] = moments.about_means() if settings.correct_bias else moments
+        examples.run(graph, position)
+        examples.forget(graph, position)
+    return found
 
 
 def _settled(graph: Graph, layer: Layer, solution: Solution | None) -> Graph:
@@ -492,16 +514,13 @@ def with_layer(graph: Graph, layer: Layer, solution: Solution) -> Graph:
     old = graph.input(node, 2)
     if old is not None or solution.bias.any():
         assert quant is not None
-        factor = graph.required(node, 0).scale
-        products = tuple(float(np.float32(factor * s)) for s in quant.scale)
-        axis_of_bias = 0 if len(products) > 1 else None
-        bias_quant = Quant(products, (0,) * len(products), axis_of_bias)
+        scale = bias_quant(graph.required(node, 0), replace(before, quant=quant))
         usual = "int32" if layer.dtype == "int8" else "int64"
         dtype = old.dtype if old is not None else usual
         values = solution.bias.astype(dtype)
         name = old.name if old is not None else f"{before.name}/bias"
         shape = old.shape if old is not None else values.shape
-        bias = Tensor(name, shape, dtype, bias_quant, values.reshape(shape))
+        bias = Tensor(name, shape, dtype, scale, values.reshape(shape))
         graph, bias_index = _placed(graph, node, 2, bias)
         inputs.append(bias_index)
     changed = replace(node, inputs=tuple(inputs))
@@ -516,6 +535,43 @@ def _placed(graph: Graph, node: Node, position: int, tensor: Tensor) -> tuple[Gr
     if index == ABSENT or readers > 1 or index in graph.outputs:
         return graph.add_tensor(tensor)
     return graph.with_tensor(index, data=tensor.data, quant=tensor.quant), index
+
+
+def compact(graph: Graph) -> Graph:
+    """``graph`` without tensors that nothing uses, and every bias on the scale of its products."""
+    used = {*graph.inputs, *graph.outputs}
+    for node in graph.nodes:
+        used |= {*node.inputs, *node.outputs} - {ABSENT}
+    order = sorted(used)
+    place = {old: new for new, old in enumerate(order)} | {ABSENT: ABSENT}
+
+    def moved(indices: Collection[int]) -> tuple[int, ...]:
+        return tuple(place[i] for i in indices)
+
+    tensors = list(graph.tensors)
+    for node in graph.nodes:
+        bias = graph.input(node, 2) if node.op in CONVOLUTIONS else None
+        if bias is not None and bias.quant is None:
+            quant = bias_quant(graph.required(node, 0), graph.required(node, 1))
+            tensors[node.inputs[2]] = replace(bias, quant=quant)
+    nodes = tuple(
+        replace(node, inputs=moved(node.inputs), outputs=moved(node.outputs), index=position)
+        for position, node in enumerate(graph.nodes)
+    )
+    return replace(
+        graph,
+        tensors=tuple(tensors[old] for old in order),
+        nodes=nodes,
+        inputs=moved(graph.inputs),
+        outputs=moved(graph.outputs),
+    )
+
+
+def bias_quant(source: Tensor, filters: Tensor) -> Quant:
+    """A bias's quantization: the product of the input's scale and the filter's."""
+    assert filters.quant is not None
+    products = tuple(float(np.float32(source.scale * s)) for s in filters.quant.scale)
+    return Quant(products, (0,) * len(products), 0 if len(products) > 1 else None)
 
 
 def checked(graph: Graph) -> Graph:

@@ -125,7 +125,13 @@ def sparse(layer: Layer, moments: Moments, settings: RecoverSettings) -> Solutio
 
 def fitted(layer: Layer, target: Floats, gram: Floats, mask: Array) -> tuple[Floats, Floats]:
     """Whole numbers where ``mask`` is True, nearest to ``target``, and the factor on the scales."""
-    free = least_squares(target, gram, mask)
+    return settled(layer, least_squares(target, gram, mask), target, gram, mask)
+
+
+def settled(
+    layer: Layer, free: Floats, target: Floats, gram: Floats, mask: Array
+) -> tuple[Floats, Floats]:
+    """Whole numbers near ``free``, the rounding made up for, and the factor on the scales."""
     largest = np.abs(free).max(axis=2, keepdims=True)
     if not layer.per_channel:
         largest = np.full_like(largest, largest.max())
