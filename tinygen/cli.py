@@ -51,6 +51,12 @@ class OptimizeName(StrEnum):
     size = "size"
 
 
+class AimName(StrEnum):
+    flash = "flash"
+    ram = "ram"
+    latency = "latency"
+
+
 class TaskName(StrEnum):
     auto = "auto"
     classification = "classification"
@@ -64,6 +70,16 @@ def _size(text: str) -> int:
 
     try:
         return int(parse_size(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _time(text: str) -> float:
+    """Seconds from what a person writes, such as 50ms."""
+    from tinygen.config import parse_time
+
+    try:
+        return parse_time(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -198,6 +214,102 @@ def verify(
         report.show(result, console.out())
     if not result.passed:
         raise verifier.mismatch(result)
+
+
+@app.command()
+def compress(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A .keras file, or a float or int8 .tflite.")
+    ],
+    board: Annotated[
+        str, typer.Option("--board", "-b", help="A board; `tinygen boards` lists them.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .tflite file to write.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="A .npz with inputs and labels: to train and to judge by.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="A .npz to judge by [part of --data].")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="A .npz that nothing is chosen by, to report at the end.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A TOML file of [[compress]] tables: do that, no search.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:key=value,...", help="A step, no search; may be given several times."
+        ),
+    ] = None,
+    max_accuracy_loss: Annotated[
+        float | None, typer.Option(min=0, help="Points that may be lost [0.5 when searching].")
+    ] = None,
+    flash_limit: Annotated[
+        int | None,
+        typer.Option(parser=_size, metavar="BYTES", help="Most flash for the model, such as 64k."),
+    ] = None,
+    ram_limit: RamLimit = None,
+    latency_limit: Annotated[
+        float | None,
+        typer.Option(parser=_time, metavar="TIME", help="Longest inference, such as 50ms."),
+    ] = None,
+    goal: Annotated[AimName, typer.Option(help="What to make small.")] = AimName.flash,
+    optimize: Optimize = None,
+    slow_down: SlowDown = None,
+    task: Annotated[TaskName, typer.Option(help="What the outputs are.")] = TaskName.auto,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Recipes to try [20]; given: search, whatever a file says."),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds to search at most.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="An Optuna storage or journal file that machines share."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped search.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model small: carry out a recipe, or search for the best one within limits."""
+    from tinygen import boards as facts
+    from tinygen import config
+    from tinygen.compress import recipe as recipes
+    from tinygen.compress import search
+    from tinygen.report import compress as report
+
+    steps = recipes.given(recipe, method, config.load_recipe(Path.cwd()), trials is not None)
+    if max_accuracy_loss is None and steps is None:
+        max_accuracy_loss = search.ACCURACY_LOSS
+    request = search.Request(
+        model=model,
+        board=facts.load(board),
+        output=output,
+        data=data,
+        validation=validation,
+        test=test,
+        steps=steps,
+        limits=search.Limits(max_accuracy_loss, flash_limit, ram_limit, latency_limit),
+        aim=goal.value,
+        goal=_goal(optimize, None, slow_down),
+        task=None if task is TaskName.auto else task.value,
+        trials=trials or search.TRIALS,
+        timeout=timeout,
+        seed=seed,
+        study=study,
+        resume=resume,
+    )
+    watch = search.Watch(report.Lines(console.err()), console.say, console.steps)
+    outcome = search.compress(request, watch)
+    report.write(outcome)
+    search.write_output(outcome)
+    if as_json:
+        console.print_json(report.document(outcome))
+    else:
+        report.show(outcome, console.out())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``tinygen.toml``: a project's own defaults for ``tinygen build``."""
+"""``tinygen.toml``: a project's own defaults for ``tinygen build``, and its recipe."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def parse_size(value: Any) -> Any:
     return int(found[1]) << {"": 0, "k": 10, "m": 20}[found[2].lower()]
 
 
+def parse_time(text: str) -> float:
+    """Seconds from text such as ``50ms``, ``800us`` or ``0.05s``; raises ValueError."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|ms|us)", text.strip())
+    if found is None:
+        raise ValueError(f"'{text}' is no time; 50ms and 0.05s are")
+    return float(found[1]) * {"s": 1.0, "ms": 1e-3, "us": 1e-6}[found[2]]
+
+
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 """A number of bytes; text may end in k or M."""
 
@@ -53,6 +61,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     build: Settings = Settings()
+    compress: tuple[dict[str, Any], ...] = ()
 
 
 def load(folder: Path) -> Settings:
@@ -60,11 +69,30 @@ def load(folder: Path) -> Settings:
 
     Raises :class:`InputError` when the file is not what it should be.
     """
+    settings = _load(folder).build
+    return settings.model_copy(
+        update={
+            key: folder / value
+            for key in ("model", "output", "tflm_dir")
+            if (value := getattr(settings, key)) is not None
+        }
+    )
+
+
+def load_recipe(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The steps that ``[[compress]]`` tables of ``tinygen.toml`` in ``folder`` say, if any.
+
+    Raises :class:`InputError` as :func:`load` does; methods and their settings are not checked.
+    """
+    return _load(folder).compress
+
+
+def _load(folder: Path) -> _File:
     path = folder / FILE_NAME
     if not path.is_file():
-        return Settings()
+        return _File()
     try:
-        settings = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).build
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{FILE_NAME}: {error}") from error
     except ValidationError as error:
@@ -74,10 +102,3 @@ def load(folder: Path) -> Settings:
             f"{FILE_NAME}: {where}: {first['msg']}",
             f"[build] may have {', '.join(Settings.model_fields)}",
         ) from error
-    return settings.model_copy(
-        update={
-            key: folder / value
-            for key in ("model", "output", "tflm_dir")
-            if (value := getattr(settings, key)) is not None
-        }
-    )

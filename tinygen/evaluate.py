@@ -7,6 +7,7 @@ curve of an anomaly score, or errors against targets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,11 @@ def example_shape(tensor: Tensor) -> tuple[int, ...]:
     return tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape
 
 
+def mirrored(input_shape: Sequence[int], output_shape: Sequence[int]) -> bool:
+    """The output has the input's shape, and more than one element."""
+    return _without_ones(input_shape) == _without_ones(output_shape) != ()
+
+
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(extent for extent in shape if extent != 1)
 
@@ -240,23 +246,34 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def choose_task(graph: Graph, data: Data, task: str | None = None) -> Task:
+    """:func:`task_of` for a graph."""
+    ends = graph.at(graph.inputs[0]), graph.at(graph.outputs[0])
+    return task_of(graph.source, ends[0].shape, ends[1].shape, data, task)
+
+
+def task_of(
+    name: str,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    data: Data,
+    task: str | None = None,
+) -> Task:
     """The task named, or the one that shapes and labels say.
 
     Classes for several outputs are a classification.  An output of the input's shape is a
     reconstruction, whose error is an anomaly score, and one output with two classes a score too.
     Targets are a regression.  Raises :class:`InputError` when labels are missing, or do not fit.
     """
-    output = graph.at(graph.outputs[0])
-    shapes = [_without_ones(graph.at(i).shape) for i in (graph.inputs[0], graph.outputs[0])]
-    mirrored = shapes[0] == shapes[1] != ()
+    outputs = math.prod(output_shape)
+    same = mirrored(input_shape, output_shape)
     named = next((known for known in TASKS if known == task), None)
-    chosen = named or _likely(data, output.elements, mirrored)
+    chosen = named or _likely(data, outputs, same)
     if chosen is None:
         raise InputError(
-            f"{graph.source}: the data have no labels, so nothing says what is right",
+            f"{name}: the data have no labels, so nothing says what is right",
             "add an array named labels: classes (integers), or targets (floats)",
         )
-    _check_labels(graph.source, data, output.elements, chosen, mirrored)
+    _check_labels(name, data, outputs, chosen, same)
     return chosen
 
 

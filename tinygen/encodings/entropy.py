@@ -129,11 +129,10 @@ def _streams(codes: Array, sizes: Array, counts: Array) -> tuple[Array, Array]:
 
 
 def _steps(code: Code, symbols: Array, width: int) -> int:
-    """How many lengths are compared for the codes that are not looked up; what else these take is
-    worth two comparisons."""
+    """How many lengths are compared for the codes that are not looked up."""
     longer = code.lengths[code.lengths > width]
     sizes = code.lengths[symbols]
-    return int(np.sum(sizes[sizes > width] - longer.min(initial=LONGEST) + 3))
+    return int(np.sum(sizes[sizes > width] - longer.min(initial=LONGEST) + 1))
 
 
 def _encode(lines: Lines, *, width: int) -> Layout | None:

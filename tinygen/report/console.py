@@ -57,9 +57,13 @@ def number(cell: object) -> str:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Progress]:
-    """A progress bar on stderr, for work that takes longer than a second."""
+    """A progress bar on stderr, where that is a terminal, for work that takes over a second."""
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=err(), transient=True) as bar:
+    console = err()
+    hidden = not console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
+    ) as bar:
         bar.add_task(what, total=total)
         yield bar
 

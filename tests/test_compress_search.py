@@ -1,0 +1,507 @@
+"""The search keeps within limits, goes on where it stopped, and repeats by its seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import compress_child
+import numpy as np
+import pytest
+from graphs import dense_chain
+
+from tinygen import importers, reference
+from tinygen.cli import main
+from tinygen.compress import METHODS, chain, network, parse, recipe, search, space
+from tinygen.compress.base import Context, Method, Settings
+from tinygen.datasets import Data
+from tinygen.errors import InputError
+from tinygen.exporters import tflite as exporter
+from tinygen.graph import Quant
+
+HERE = Path(__file__).parent
+
+pytestmark = pytest.mark.xdist_group("compress_search")
+
+
+@dataclass(frozen=True)
+class Files:
+    """A small network, and data that it is right for."""
+
+    model: Path
+    data: Path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("small")
+    graph = dense_chain(16, 12, 4)
+    tensors = [replace(t, quant=_in_float32(t.quant)) if t.quant else t for t in graph.tensors]
+    graph = replace(graph, tensors=tuple(tensors))
+    files = Files(folder / "small.tflite", folder / "data.npz")
+    files.model.write_bytes(exporter.dump(graph))
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(-128, 128, (200, 1, 16)).astype(np.int8)
+    outputs = np.concatenate([reference.run(graph, [one])[0] for one in inputs])
+    np.savez(files.data, inputs=inputs, labels=outputs.argmax(axis=1))
+    return files
+
+
+def _in_float32(quant: Quant) -> Quant:
+    return replace(quant, scale=tuple(float(np.float32(scale)) for scale in quant.scale))
+
+
+@pytest.fixture
+def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "METHODS", compress_child.METHODS)
+    for name in ("DRAWS", "SLOTS", "PRESETS"):
+        monkeypatch.setattr(space, name, getattr(compress_child, name))
+
+
+def words(
+    files: Files, folder: Path, *more: str, model: Path | None = None, data: Path | None = None
+) -> list[str]:
+    found = ["compress", str(model or files.model), "--board", "host", "--json"]
+    return [*found, "--data", str(data or files.data), "-o", str(folder / "out.tflite"), *more]
+
+
+def without_data(arguments: list[str]) -> list[str]:
+    at = arguments.index("--data")
+    return arguments[:at] + arguments[at + 2 :]
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any, str]:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err and "bug" not in said.err
+    return int(end.value.code or 0), json.loads(said.out) if said.out else None, said.err
+
+
+def tried(document: Any) -> list[Any]:
+    return [(row["recipe"], row["points"], row["figures"]["weights"]) for row in document["rows"]]
+
+
+# ---- recipes -------------------------------------------------------------------------------------
+
+
+def test_words_become_tables() -> None:
+    assert recipe.from_words("prune") == {"method": "prune"}
+    assert recipe.from_words("prune:sparsity=0.7, pattern=1x4,first=true,epochs=3") == {
+        "method": "prune",
+        "sparsity": 0.7,
+        "pattern": "1x4",
+        "first": True,
+        "epochs": 3,
+    }
+    assert recipe.from_words('prune:skip=["a,b", "c"],layers={a = 0.5, "b.c" = 1},x="p,q"') == {
+        "method": "prune",
+        "skip": ["a,b", "c"],
+        "layers": {"a": 0.5, "b.c": 1},
+        "x": "p,q",
+    }
+    with pytest.raises(InputError, match="no setting"):
+        recipe.from_words("prune:sparsity")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_recipes_survive_being_written(method: Method, tmp_path: Path) -> None:
+    steps = parse([{"method": method.name}], METHODS)
+    path = tmp_path / "r.toml"
+    path.write_text(recipe.toml(recipe.document(steps)))
+    assert parse(recipe.from_file(path), METHODS) == steps
+
+
+def test_odd_settings_survive_being_written(tmp_path: Path) -> None:
+    table = {"method": "x", "a": {"b c": [1, 2.5, 'q"\\\n'], "d": False}, "e": 1e-30}
+    path = tmp_path / "r.toml"
+    path.write_text(recipe.toml([table, table]))
+    assert recipe.from_file(path) == (table, table)
+
+
+@pytest.mark.parametrize("kind", space.SLOTS)
+def test_whatever_is_drawn_is_a_recipe(kind: network.Kind) -> None:
+    """Every setting in the table is one of the method's, at both ends of what is drawn."""
+    data = Data(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
+    drawn = space.space(kind, data, METHODS)
+    for name, draws in space.DRAWS.items():
+        method = next(m for m in METHODS if m.name == name)
+        for setting, draw in draws.items():
+            ends = draw.values.values() if isinstance(draw, space.Choice) else (draw.low, draw.high)
+            for value in ends:
+                parse([{"method": method.name, setting: value}], METHODS)
+    assert drawn.slots
+
+    class Pick:
+        def __init__(self, last: bool) -> None:
+            self.at = -1 if last else 0
+
+        def suggest_categorical(self, name: str, choices: Any) -> Any:
+            return choices[self.at]
+
+        def suggest_float(self, name: str, low: float, high: float, *, step: Any = None) -> float:
+            return high if self.at else low
+
+        suggest_int = suggest_float
+
+    for last in (False, True):
+        steps = parse(drawn.tables(Pick(last)), METHODS)  # type: ignore[arg-type]
+        network.complete(steps, kind, METHODS)
+
+
+def test_presets_are_within_what_is_drawn() -> None:
+    data = Data(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
+    drawn = space.space("keras", data, METHODS)
+    presets = drawn.presets()
+    assert presets and presets[0]["quantize.quantize.calibration"] == "minmax"
+    for preset in presets:
+        for name, value in preset.items():
+            _, _, rest = name.partition(".")
+            if not rest:
+                continue
+            method, _, setting = rest.partition(".")
+            draw = space.DRAWS[method][setting]
+            if isinstance(draw, space.Choice):
+                assert value in draw.values
+            else:
+                assert draw.low <= value <= draw.high
+
+
+def test_every_method_is_searched_or_left_out_on_purpose() -> None:
+    searched = {name for slots in space.SLOTS.values() for slot in slots for name in slot.methods}
+    assert searched == set(space.DRAWS)
+    assert {method.name for method in METHODS} - searched == set()
+
+
+def test_labels_and_data_decide_what_is_searched() -> None:
+    def method(name: str, needs: Any) -> Method:
+        return Method(name, "float", "", "", Settings, lambda n, s, c: n, needs)
+
+    known = [
+        method("prune_filters", "labels"),
+        method("low_rank", "inputs"),
+        method("other", "nothing"),
+    ]
+    draws: dict[str, Any] = {m.name: {} for m in known}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space, "DRAWS", draws)
+        unlabelled = Data(np.zeros((2, 3), np.float32))
+        (slot,) = space.space("keras", unlabelled, known).slots
+        assert slot.methods == ("low_rank",)
+        labelled = Data(unlabelled.inputs, np.zeros(2, np.int64))
+        (slot,) = space.space("keras", labelled, known).slots
+        assert slot.methods == ("prune_filters", "low_rank")
+
+
+# ---- what recipes make is kept -------------------------------------------------------------------
+
+
+def test_networks_are_kept_by_what_they_are_made_of(
+    small: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("ROUND_LOG", str(log))
+    methods = compress_child.METHODS
+
+    def made(*inputs: str, steps: list[int]) -> bytes:
+        links = chain.Chain(small.model, "int8", inputs, Context(), tmp_path / "kept")
+        tables = [{"method": "round", "step": step} for step in steps]
+        return links.file(parse(tables, methods)).read_bytes()
+
+    first = made("seed 0", steps=[8, 16])
+    assert log.read_text() == "8\n16\n"
+    assert made("seed 0", steps=[8, 16]) == first
+    made("seed 0", steps=[8])
+    assert log.read_text() == "8\n16\n"
+    made("seed 0", steps=[8, 32])
+    assert log.read_text() == "8\n16\n32\n"
+    made("seed 1", steps=[8])
+    made("seed 0", steps=[16])
+    assert log.read_text() == "8\n16\n32\n8\n16\n"
+
+
+def test_steps_must_follow_from_each_other() -> None:
+    def step(name: str, stage: Any) -> dict[str, Method]:
+        return {name: Method(name, stage, "", "", Settings, lambda n, s, c: n)}
+
+    methods = tuple(
+        (step("f", "float") | step("quantize", "quantize") | step("i", "int8")).values()
+    )
+
+    def names(kind: network.Kind, *given: str) -> list[str]:
+        steps = parse([{"method": name} for name in given], methods)
+        return [s.method.name for s in network.complete(steps, kind, methods)]
+
+    assert names("keras", "f", "i") == ["f", "quantize", "i"]
+    assert names("keras") == names("float") == ["quantize"]
+    assert names("int8", "i") == ["i"]
+    for kind, given in (
+        ("int8", ["f"]),
+        ("int8", ["quantize"]),
+        ("float", ["f"]),
+        ("keras", ["quantize", "f"]),
+        ("keras", ["i", "quantize"]),
+    ):
+        with pytest.raises(InputError, match="takes"):
+            names(kind, *given)  # type: ignore[arg-type]
+
+
+# ---- the verb ------------------------------------------------------------------------------------
+
+
+def test_search_chooses_the_least_flash_within_the_limits(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, err = run(words(small, tmp_path, "--trials", "4"), capsys)
+    assert code == 0, err
+    rows = document["rows"]
+    assert len(rows) == 4 and document["chosen"]["points"] >= document["given"]["points"] - 0.5
+    within = [row for row in rows if all(v <= 0 for v in row["beyond"].values())]
+    least = min(row["figures"]["flash"] for row in within)
+    assert document["chosen"]["figures"]["flash"] == least
+    made = importers.load(tmp_path / "out.tflite")
+    assert [n.op for n in made.nodes] == [n.op for n in importers.load(small.model).nodes]
+    report = tmp_path / "out.report"
+    assert json.loads((report / "report.json").read_text()) == document
+    assert "## Recipe" in (report / "report.md").read_text()
+    assert (report / "tradeoff.png").stat().st_size > 1000
+    assert (report / "tradeoff.svg").read_text().lstrip().startswith("<?xml")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_recipe_of_the_report_makes_the_same_network(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ("--method", "round:step=3", "--method", "round:step=9")
+    code, document, err = run(words(small, tmp_path, *steps, "--test", str(small.data)), capsys)
+    assert code == 0, err
+    assert [row["what"] for row in document["rows"]] == ["round step=3", "round step=9"]
+    assert document["test_scores"]["given"]["accuracy"] == 1
+    assert set(document["test_scores"]) == {"given", "plain", "chosen"}
+    again = tmp_path / "again"
+    again.mkdir()
+    file = tmp_path / "out.report" / "recipe.toml"
+    assert run(words(small, again, "--recipe", str(file)), capsys)[0] == 0
+    assert (again / "out.tflite").read_bytes() == (tmp_path / "out.tflite").read_bytes()
+
+
+def test_project_file_may_hold_the_recipe(
+    rounding: None,
+    small: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tinygen.toml").write_text('[[compress]]\nmethod = "round"\nstep = 5\n')
+    code, document, _ = run(words(small, tmp_path), capsys)
+    assert code == 0 and [row["what"] for row in document["rows"]] == ["round step=5"]
+    (tmp_path / "tinygen.toml").write_text('[[compress]]\nmethod = "round"\nsteps = 5\n')
+    code, document, _ = run(words(small, tmp_path), capsys)
+    assert code == 2 and "steps" in document["error"]["message"]
+
+
+def test_limits_that_cannot_be_met_leave_no_output(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = words(small, tmp_path, "--trials", "2", "--ram-limit", "10", "--flash-limit", "100")
+    code, document, _ = run(arguments, capsys)
+    assert code == 3 and not (tmp_path / "out.tflite").exists()
+    message = document["error"]["message"]
+    assert "nearest is" in message and message.count("more than") == 2
+    assert (tmp_path / "out.study.db").is_file()
+    assert "Nothing that was tried" in (tmp_path / "out.report" / "report.md").read_text()
+
+
+def test_accuracy_lost_is_a_limit_of_recipes_when_asked_for(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = words(small, tmp_path, "--method", "round:step=127")
+    assert run(arguments, capsys)[0] == 0
+    (tmp_path / "out.tflite").unlink()
+    code, document, _ = run([*arguments, "--max-accuracy-loss", "1"], capsys)
+    assert code == 3 and "points" in document["error"]["message"]
+    assert not (tmp_path / "out.tflite").exists()
+
+
+def test_a_failing_method_ends_its_trial_alone(
+    rounding: None,
+    small: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    presets = ((), ({"method": "round", "fail": True},), ({"method": "round", "step": 2},))
+    draws = {
+        "round": {"step": space.Number(1, 4), "fail": space.Choice({"False": False, "True": True})}
+    }
+    monkeypatch.setattr(space, "PRESETS", presets)
+    monkeypatch.setattr(space, "DRAWS", draws)
+    code, document, _ = run(words(small, tmp_path, "--trials", "3"), capsys)
+    assert code == 0
+    assert [row["note"] for row in document["rows"]] == ["", "failed: RuntimeError: asked to", ""]
+
+
+def test_without_labels_the_given_model_is_the_judge(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=np.load(small.data)["inputs"])
+    arguments = words(small, tmp_path, "--method", "round:step=4", data=path)
+    code, document, _ = run(arguments, capsys)
+    assert code == 0 and document["given"]["points"] == 100
+    assert document["judged_by"] == "the classes that the given model finds"
+    assert 50 < document["rows"][0]["points"] <= 100
+
+
+def test_without_data_nothing_lossy_is_done(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, err = run(without_data(words(small, tmp_path)), capsys)
+    assert code == 0 and "without data" in err and document["rows"] == []
+    assert (tmp_path / "out.tflite").read_bytes() == small.model.read_bytes()
+    code, document, _ = run(without_data(words(small, tmp_path, "--method", "round")), capsys)
+    assert code == 2 and "needs data" in document["error"]["message"]
+
+
+def test_timeout_keeps_what_there_is(
+    rounding: None,
+    small: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(0, 100_000, 1))
+    monkeypatch.setattr(search.time, "monotonic", lambda: float(next(clock)))
+    code, document, _ = run(words(small, tmp_path, "--timeout", "60", "--trials", "40"), capsys)
+    assert code == 0 and len(document["rows"]) < 40
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--method", "nothing"], "no method is called 'nothing'"),
+        (["--method", "round:step=x"], "step"),
+        (["--method", "round:step"], "no setting"),
+        (["--method", "round", "--recipe", "r.toml"], "give one of them"),
+        (["--method", "round", "--trials", "3"], "give one of them"),
+        (["--recipe", "none.toml"], "none.toml"),
+        (["--study", "nosuch://host/x"], "cannot keep a study"),
+        (["--validation", "none.npz"], "none.npz"),
+        (["--task", "regression"], "targets"),
+        (["--board", "nosuch"], "nosuch"),
+        (["-o", "out.bin"], ".tflite"),
+    ],
+)
+def test_bad_usage(
+    more: list[str],
+    message: str,
+    rounding: None,
+    small: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, document, _ = run(words(small, tmp_path, *more), capsys)
+    assert code == 2 and message in document["error"]["message"]
+    assert not (tmp_path / "out.tflite").exists()
+
+
+def test_bad_data(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.npz"
+    for inputs, labels in (
+        (np.zeros((9, 5)), np.zeros(9, int)),
+        (np.zeros((9, 16)), np.full(9, 10)),
+        (np.zeros((1, 16)), np.zeros(1, int)),
+    ):
+        np.savez(path, inputs=inputs, labels=labels)
+        assert run(words(small, tmp_path, data=path), capsys)[0] == 2
+    path.write_text("no archive")
+    assert run(words(small, tmp_path, data=path), capsys)[0] == 2
+    assert run(words(small, tmp_path, model=path), capsys)[0] == 2
+
+
+def test_several_edges_are_refused(
+    small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = importers.load(small.model)
+    model = tmp_path / "two.tflite"
+    model.write_bytes(exporter.dump(replace(graph, outputs=(*graph.outputs, 2))))
+    path = tmp_path / "d.npz"
+    np.savez(path, x=np.zeros((9, 16)), y=np.zeros(9, int))
+    code, document, _ = run(words(small, tmp_path, model=model, data=path), capsys)
+    assert code == 2 and "2 outputs" in document["error"]["message"]
+
+
+# ---- stop, resume, repeat ------------------------------------------------------------------------
+
+
+def killed(
+    files: Files, folder: Path, after: int, number: str, *more: str
+) -> subprocess.CompletedProcess[str]:
+    """A search in a process of its own, which gets a signal when so many trials are through."""
+    command = [sys.executable, str(HERE / "compress_child.py"), *words(files, folder, *more)]
+    environment = {"PYTHONPATH": str(HERE.parent), "KILL_AFTER": str(after), "KILL_WITH": number}
+    done = subprocess.run(
+        [*command, "--trials", "6"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=os.environ | environment,
+    )
+    assert "Traceback" not in done.stderr and not (folder / "out.tflite").exists()
+    return done
+
+
+def test_stopped_search_goes_on_as_if_it_had_not_been(
+    rounding: None,
+    small: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed first, then interrupted, then refused without --resume, then resumed."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    code, through, _ = run(words(small, whole, "--trials", "6"), capsys)
+    assert code == 0 and len(through["rows"]) == 6
+    assert killed(small, parts, 2, "SIGKILL").returncode < 0
+    interrupted = killed(small, parts, 2, "SIGINT", "--resume")
+    assert interrupted.returncode == 1 and "--resume goes on" in interrupted.stderr
+    again = words(small, parts, "--trials", "6")
+    code, document, _ = run(again, capsys)
+    assert code == 2 and "--resume" in document["error"]["hint"]
+    log = tmp_path / "log"
+    monkeypatch.setenv("ROUND_LOG", str(log))
+    code, resumed, _ = run([*again, "--resume"], capsys)
+    assert code == 0 and tried(resumed) == tried(through)
+    assert len(log.read_text().split()) == 2  # the interrupted one had been made
+    assert (parts / "out.tflite").read_bytes() == (whole / "out.tflite").read_bytes()
+
+
+def test_searches_repeat_by_their_seed_and_share_a_journal(
+    rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        folder = tmp_path / name
+        folder.mkdir()
+        code, document, _ = run(words(small, folder, "--trials", "5", "--seed", seed), capsys)
+        assert code == 0
+        found.append(tried(document))
+    assert found[0] == found[1] != found[2]
+    shared = ("--study", str(tmp_path / "journal.log"), "--seed", "1", "--trials")
+    assert run(words(small, tmp_path, *shared, "2"), capsys)[0] == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, document, _ = run(words(small, elsewhere, *shared, "5"), capsys)
+    assert code == 0 and tried(document) == found[0]
+    assert (elsewhere / "out.tflite").is_file()
