@@ -16,7 +16,7 @@ import numpy as np
 from tinygen.compress import float_graph
 from tinygen.compress.calibration import Range
 from tinygen.errors import InputError
-from tinygen.graph import Array, Graph
+from tinygen.graph import ABSENT, Array, Graph
 
 TOLERANCE = 1e-4
 """How far the converted network's values may lie from Keras's, over the largest: both round."""
@@ -59,29 +59,50 @@ def to_tflite(model: Any) -> bytes:
 
 
 def convert(model: Any) -> Graph:
-    """``model`` as a float graph, its tensors named after Keras's layers."""
+    """``model`` as a float graph, its weights named after Keras's layers: ``conv/weights``."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", getattr(model, "name", "model")) or "model"
-    graph = float_graph.load(to_tflite(model), f"{name}.keras")
-    names = {layer.name for layer in _all_layers(model)}
-    tensors = (replace(t, name=_renamed(t.name, names)) for t in graph.tensors)
+    return _renamed(float_graph.load(to_tflite(model), f"{name}.keras"), model)
+
+
+def _renamed(graph: Graph, model: Any) -> Graph:
+    """``graph`` with names of Keras's layers.
+
+    TensorFlow names tensors after all operations that were merged into what computes them, each
+    with the name of its layer and the number of its call.
+    """
+    every = tuple(_all_layers(model))
+    names = {layer.name for layer in every}
+    kernels = {layer.name for layer in every if any(len(w.shape) > 1 for w in layer.weights)}
+    parts = [_layers_in(tensor.name, names) for tensor in graph.tensors]
+    found = {i: parts[i][0] for node in graph.nodes for i in node.outputs if parts[i]}
+    for node in graph.nodes:
+        if node.op in float_graph.LAYERS:
+            known = (*parts[node.inputs[1]], *parts[node.outputs[0]])
+            layer = next((part for part in known if part in kernels), None)
+            if layer is not None:
+                roles = zip(node.inputs[1:], ("weights", "bias"), strict=False)
+                found |= {i: f"{layer}/{role}" for i, role in roles if i != ABSENT}
+    tensors = (
+        replace(tensor, name=found.get(index, tensor.name))
+        for index, tensor in enumerate(graph.tensors)
+    )
     return replace(graph, tensors=tuple(tensors))
 
 
 def _all_layers(model: Any) -> Iterator[Any]:
+    """Layers without layers of their own."""
     for layer in model.layers:
-        yield layer
         if hasattr(layer, "layers"):
             yield from _all_layers(layer)
+        else:
+            yield layer
 
 
-def _renamed(name: str, layers: set[str]) -> str:
-    """``conv_1/convolution`` as ``conv/convolution``: TensorFlow numbers each call of a layer."""
-
-    def renamed(part: re.Match[str]) -> str:
-        bare = re.sub(r"_\d+$", "", part[0])
-        return bare if bare in layers else part[0]
-
-    return re.sub(r"[^/;]+", renamed, name)
+def _layers_in(name: str, layers: set[str]) -> tuple[str, ...]:
+    """The layers that a tensor's name mentions: ``conv`` in ``conv_1/convolution``."""
+    words = ((re.sub(r"_\d+$", "", part), part) for part in re.split("[/;]", name))
+    found = (next((word for word in pair if word in layers), None) for pair in words)
+    return tuple(part for part in found if part is not None)
 
 
 def learned_ranges(model: Any, graph: Graph, inputs: Array) -> dict[int, Range]:

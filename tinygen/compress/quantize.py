@@ -253,7 +253,8 @@ def _weight_tensor(source: Tensor, made: Quantized) -> Tensor:
 
 def _bias_tensor(graph: Graph, node: Node, bias: Array, scale: Array, width: int) -> Tensor:
     source = graph.input(node, 2)
-    name = source.name if source is not None else f"{graph.output(node).name}/bias"
+    weights = graph.required(node, 1).name
+    name = source.name if source is not None else f"{weights.rpartition('/')[0] or weights}/bias"
     limit = INT32_MAX if width == 8 else 1 << 39
     integers = np.clip(np.rint(bias / scale), -limit, limit)
     dtype = "int32" if width == 8 else "int64"
