@@ -51,6 +51,9 @@ WORTHWHILE = 3 / 4
 FORM_CYCLES: dict[Form, float] = {"bytes": 0, "flipped": 1.5, "paired": 2.6, "woven": 2.6}
 """Cycles that a decoded weight takes until it has the form in which kernels read it."""
 
+DISTINCTLY = 0.97
+"""Part of a faster kernel's bytes that a slower one must come down to."""
+
 _CORES = ("mve", "dsp", *(isa.name for isa in scalar.ISAS))
 _SLOW = {isa.name: isa.costs.slow for isa in scalar.ISAS}
 """By how much kernels' cycles are understated on a core, see :class:`tinygen.ops.scalar.Costs`."""
@@ -141,6 +144,7 @@ def select(
         [b, *(o for o in some if o.kernel.encoding != "dense"), *_encoded(d, features, limit, room)]
         for b, some, d, room in zip(base, found, dense, rooms or [Room()] * len(found), strict=True)
     ]
+    offered = [[some[0], *_distinct(some[1:])] for some in offered]
     if all(len(o) == 1 for o in offered):
         return tuple(base)
     chosen = _greedy(offered, allowed)
@@ -150,6 +154,15 @@ def select(
         if _flash(without) <= _flash(chosen):
             chosen, offered = without, fewer
     return tuple(chosen)
+
+
+def _distinct(options: Sequence[Option]) -> list[Option]:
+    """Those that take distinctly fewer bytes than any that is faster."""
+    kept: list[Option] = []
+    for option in sorted(options, key=lambda option: option.kernel.cycles):
+        if all(option.kernel.bytes < DISTINCTLY * other.kernel.bytes for other in kept):
+            kept.append(option)
+    return kept
 
 
 def alike(found: Sequence[Option], wanted: Kernel, features: frozenset[str]) -> Option | None:
