@@ -3,6 +3,7 @@ the compiled C agree on random models (:mod:`strategies_int16`)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +19,15 @@ from tinygen import boards, plan
 from tinygen.errors import InputError
 from tinygen.importers import tflite
 from tinygen.ops import BY_NAME, int16
+from tinygen.ops.dsp import FEATURES as DSP
 
 QUICK, WIDE = 15, 300
-QUICK_IN_C, WIDE_IN_C = 5, 200
+QUICK_IN_C, WIDE_IN_C = 3, 200
+MANY = 60
+"""Models among which there are some for every kernel."""
 
 
+@functools.cache
 def draw(name: str, count: int) -> list[Case]:
     """The first ``count`` models of an operator, the same ones every time."""
     cases: list[Case] = []
@@ -57,9 +62,11 @@ def test_reference_equals_tflm_widely(name: str) -> None:
         test_operators.check_reference(case)
 
 
-def test_compiled_c_equals_tflm(tmp_path: Path) -> None:
-    cases = [case for name in CASES for case in draw(name, QUICK_IN_C)]
-    test_operators.check_compiled(cases, tmp_path)
+@pytest.mark.parametrize("features", [test_operators.PORTABLE, DSP], ids=["portable", "dsp"])
+def test_compiled_c_equals_tflm(features: frozenset[str], tmp_path: Path) -> None:
+    names = test_operators.WITH_DSP if features else CASES
+    cases = [case for name in names for case in draw(name, QUICK_IN_C * (2 if features else 1))]
+    test_operators.check_compiled(cases, tmp_path, features=features)
 
 
 @pytest.mark.wide
@@ -73,6 +80,12 @@ def test_compiled_c_equals_tflm_widely(
     name: str, compiler: str, flags: Sequence[str], tmp_path: Path
 ) -> None:
     test_operators.check_compiled(draw(name, WIDE_IN_C), tmp_path, compiler, flags)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("name", test_operators.WITH_DSP)
+def test_compiled_dsp_kernels_equal_tflm_widely(name: str, tmp_path: Path) -> None:
+    test_operators.check_compiled(draw(name, WIDE_IN_C), tmp_path, features=DSP)
 
 
 def test_an_emulated_core_equals_tflm(tmp_path: Path) -> None:
@@ -89,7 +102,7 @@ def test_emulated_cores_equal_tflm_widely(name: str, tmp_path: Path) -> None:
 
 def test_all_ways_to_sum_and_scale_are_drawn() -> None:
     found = set()
-    for case in (case for name in ("CONV_2D", "FULLY_CONNECTED") for case in draw(name, 60)):
+    for case in (case for name in test_operators.WITH_DSP for case in draw(name, MANY)):
         (step,) = plan.make(tflite.load(case.model.bytes)).steps
         found.add((step.kernel.params["sums"], step.kernel.params["scale"]))
     assert found >= {
@@ -98,6 +111,18 @@ def test_all_ways_to_sum_and_scale_are_drawn() -> None:
         ("int32_t", "scale_wide"),
         ("int64_t", "scale_wide"),
     }
+
+
+def test_all_kernels_with_dsp_are_drawn() -> None:
+    found = set()
+    for case in (case for name in test_operators.WITH_DSP for case in draw(name, MANY)):
+        (step,) = plan.make(tflite.load(case.model.bytes), DSP).steps
+        found.add(
+            (step.kernel.template.split("/")[0], step.variant, step.kernel.params.get("high"))
+        )
+    for template in ("conv2d", "depthwise_conv2d", "fully_connected"):
+        assert found >= {(template, "dsp", True), (template, "dsp", False)}
+        assert (template, "portable", None) in found
 
 
 def test_a_multiplier_of_full_width_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,17 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import Int64Array, exact_matmul
-from tinygen.ops import dsp, dsp_depthwise, int16, mve, portable, scalar, sparse, sparse_dsp
+from tinygen.ops import (
+    dsp,
+    dsp_depthwise,
+    dsp_int16,
+    int16,
+    mve,
+    portable,
+    scalar,
+    sparse,
+    sparse_dsp,
+)
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -222,7 +232,13 @@ OP = Op(
     reference=reference,
     macs=macs,
     rows=window_of,
-    variants=int16.variants(convolution, int16.dense, int16.conv2d)
+    variants=int16.variants(
+        convolution,
+        ("dsp", dsp_int16.dense, dsp_int16.FEATURES),
+        ("dsp", dsp_int16.conv2d, dsp_int16.FEATURES),
+        ("portable", int16.dense, int16.PORTABLE),
+        ("portable", int16.conv2d, int16.PORTABLE),
+    )
     + variants(
         convolution,
         (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
-from tinygen.ops import conv2d, dsp_depthwise, int16, mve, portable, scalar
+from tinygen.ops import conv2d, dsp_depthwise, dsp_int16, int16, mve, portable, scalar
 from tinygen.ops.base import Kernel, Op, Shape, Variant
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -183,7 +183,11 @@ OP = Op(
     macs=macs,
     rows=window_of,
     variants=(
-        *int16.variants(convolution, int16.depthwise),
+        *int16.variants(
+            convolution,
+            ("dsp", dsp_int16.depthwise, dsp_int16.FEATURES),
+            ("portable", int16.depthwise, int16.PORTABLE),
+        ),
         Variant("dsp", planes, dsp_depthwise.FEATURES),
         *variants(
             convolution,

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import exact_matmul
-from tinygen.ops import dsp, int16, mve, portable, scalar, sparse, sparse_dsp
+from tinygen.ops import dsp, dsp_int16, int16, mve, portable, scalar, sparse, sparse_dsp
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -171,7 +171,11 @@ OP = Op(
     shapes=shapes,
     reference=reference,
     macs=macs,
-    variants=int16.variants(convolution, int16.dense)
+    variants=int16.variants(
+        convolution,
+        ("dsp", dsp_int16.dense, dsp_int16.FEATURES),
+        ("portable", int16.dense, int16.PORTABLE),
+    )
     + variants(
         convolution,
         (

@@ -365,19 +365,25 @@ def _over_window(
     )
 
 
-Way = Callable[[Convolution, Finish], Kernel | None]
+Lower = Callable[[Convolution, Finish], Kernel | None]
+
+PORTABLE: frozenset[str] = frozenset()
 
 
-def variants(convolution: Callable[[Graph, Node], Convolution], *ways: Way) -> tuple[Variant, ...]:
-    """Variants of a layer's operator for int16 input, one for each of ``ways``."""
+def variants(
+    convolution: Callable[[Graph, Node], Convolution],
+    *ways: tuple[str, Lower, frozenset[str]],
+) -> tuple[Variant, ...]:
+    """Variants of a layer's operator for int16 input from ``ways``: what each is called, does and
+    needs of the core."""
 
-    def variant(way: Way) -> Variant:
+    def variant(isa: str, way: Lower, features: frozenset[str]) -> Variant:
         def lower(graph: Graph, node: Node) -> Kernel | None:
             if not reads_int16(graph, node):
                 return None
             conv = convolution(graph, node)
             return way(conv, finish(conv, sums_in_32_bits(graph, node)))
 
-        return Variant("portable", lower)
+        return Variant(isa, lower, features)
 
-    return tuple(map(variant, ways))
+    return tuple(variant(*way) for way in ways)
