@@ -39,6 +39,13 @@ def thinned(graph: Graph, zeros: float, seed: int = 0, block: int = 1) -> Graph:
     return graph.with_tensor(1, data=blocks.reshape(-1)[: weights.size].reshape(weights.shape))
 
 
+def few_valued(graph: Graph) -> Graph:
+    """``graph`` with no more than fourteen values of its first layer's weights, and zero."""
+    weights = graph.required(graph.nodes[0], 1).data
+    assert weights is not None
+    return graph.with_tensor(1, data=(np.trunc(weights / 17) * 17).astype(np.int8))
+
+
 def with_output(graph: Graph, zero_point: int, scale: float | None = None) -> Graph:
     """``graph`` with another output quantization: it decides how kernels requantize."""
     index = graph.outputs[0]
@@ -58,6 +65,7 @@ def networks() -> dict[str, Graph]:
     shapes = ((1, 1), (3, 2), (8, 5), (17, 3), (40, 8), (64, 13), (300, 4), (1100, 2), (1024, 3))
     for i, (depth, channels) in enumerate(shapes):
         graph = thinned(dense_chain(depth, channels, seed=i), SHARES[i % 4], seed=i)
+        graph = few_valued(graph) if i % 2 else graph
         made[f"dense{depth}x{channels}"] = with_output(graph, (-128, -9, 5)[i % 3])
     for i, zero_point in enumerate((-128, 0, 127)):
         graph = thinned(dense_chain(50, 6, seed=i), 0.7)
@@ -65,9 +73,11 @@ def networks() -> dict[str, Graph]:
         made[f"relu{i}"] = activated(with_output(graph, zero_point, 0.13), "RELU6")
     for width, depth in ((1, 30), (3, 32), (5, 30), (6, 32), (7, 32)):
         graph = thinned(convolution((1, width, depth), (7, 1, 1), PIXEL, seed=width), 0.75)
+        graph = few_valued(graph) if width > 3 else graph
         made[f"pixels{width}"] = with_output(graph, (-9, -128)[width in (5, 6)])
     for i, (image, filters, attrs) in enumerate(WINDOWS):
         graph = thinned(convolution(image, filters, attrs, seed=i), (0.5, 0.8)[i % 2], seed=i)
+        graph = few_valued(graph) if i > 1 else graph
         made[f"window{i}"] = graph if i % 2 else with_output(graph, -128)
     return made
 
@@ -147,6 +157,12 @@ def test_networks_reach_every_kernel() -> None:
         "conv2d_sparse_armv7m_high",
         "conv2d_sparse_armv6m_split10",
         "conv2d_sparse_xtensa_split10",
+        "dense_sparse_coded",
+        "dense_sparse_coded_per_channel",
+        "conv2d_sparse_coded_rv32m_exact",
+        "conv2d_sparse_coded_armv7m_exact",
+        "conv2d_sparse_coded_armv6m_split10",
+        "conv2d_sparse_coded_xtensa_split10",
     ):
         assert wanted in names, sorted(names)
 
@@ -196,6 +212,20 @@ def test_entries_hold_the_weights(
     if weights.any():
         spoilt = replace(stream, values=stream.values ^ (np.arange(stream.values.size) == 0))
         assert not np.array_equal(spoilt.weights(taps), weights)
+
+
+def test_codes_hold_the_weights() -> None:
+    graph = few_valued(thinned(dense_chain(300, 9), 0.8))
+    weights = graph.required(graph.nodes[0], 1).data
+    assert weights is not None
+    table = sparse.codebook(weights)
+    assert table is not None and table[0] == 0 and table.size == 16
+    stream = sparse.entries(weights, sparse.NEAR)
+    packed = sparse.codes(stream, table)
+    decoded = replace(stream, values=table[packed >> 4], gaps=(packed & 15).astype(np.int64))
+    assert np.array_equal(decoded.weights(300), weights)
+    assert sparse.codebook(np.arange(-8, 8, dtype=np.int8)) is not None
+    assert sparse.codebook(np.arange(-8, 9, dtype=np.int8)) is None
 
 
 @pytest.mark.parametrize("what", ["weights", "counts"])

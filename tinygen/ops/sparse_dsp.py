@@ -113,6 +113,7 @@ def _by_fours(
         + blocks * (18 * quads + 27 * doubles + 14 * odd + finish[0] * conv.channels)
         + singles * (single - dense_single),
         encoding="sparse",
+        channels=0,
     )
 
 
