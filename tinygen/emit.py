@@ -486,6 +486,10 @@ def _stream(
     own = f"(void *)({arena} + {scratch + stream.own_scratch})"
     decoded_at = _decoded_at(name, plan.steps[index])
 
+    def row_pointer(tensor: int, row: str) -> str:
+        place, kind = row_address(tensor, row), C_TYPES[plan.graph.at(tensor).dtype]
+        return place if kind == "int8_t" or not place else f"({kind} *)(void *)({place})"
+
     def row_address(tensor: int, row: str) -> str:
         maker = makers.get(tensor)
         if maker is None and tensor not in plan.offsets:
@@ -507,8 +511,8 @@ def _stream(
         top = section.first * reach.stride < reach.top
         row = "0" if top else _affine(reach.stride, f"row{i}", -reach.top)
         places = _Places(
-            inputs=[row_address(t, row) for t in stage.node.inputs],
-            output=row_address(stage.node.outputs[0], f"row{i}"),
+            inputs=[row_pointer(t, row) for t in stage.node.inputs],
+            output=row_pointer(stage.node.outputs[0], f"row{i}"),
             scratch=own,
             decoded=decoded_at,
         )

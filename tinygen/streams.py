@@ -128,7 +128,8 @@ def reach(graph: Graph, node: Node) -> Reach | None:
     images = [graph.at(i) for i in _activations(graph, node)]
     if not images or any(len(t.shape) != 4 or t.shape[0] != 1 for t in (*images, out)):
         return None
-    if any(t.dtype != "int8" or t.bytes // t.shape[1] % 4 for t in (*images, out)):
+    types = {t.dtype for t in (*images, out)}
+    if types not in ({"int8"}, {"int16"}) or any(t.bytes // t.shape[1] % 4 for t in (*images, out)):
         return None
     window = BY_NAME[node.op].rows(graph, node)
     if window is None:
