@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinygen.compress import (
     cluster,
     cluster_weights,
+    distill,
     filters,
     low_rank,
     prune,
@@ -22,6 +23,7 @@ METHODS: tuple[Method, ...] = (
     filters.METHOD,
     low_rank.METHOD,
     qat.METHOD,
+    distill.METHOD,
     quantize.METHOD,
     cluster_weights.METHOD,
     round_weights.METHOD,

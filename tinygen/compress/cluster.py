@@ -36,20 +36,24 @@ Start = Literal["linear", "density", "kmeans++"]
 class ClusterSettings(train.Training):
     """How many values, and where they start."""
 
-    entries: int = Field(16, ge=2, le=256, description="values that a layer's weights share")
+    entries: int = Field(
+        default=16, ge=2, le=256, description="values that a layer's weights share"
+    )
     scope: Literal["tensor", "channel"] = Field(
-        "tensor", description="values for a whole layer, or for each of its outputs"
+        default="tensor", description="values for a whole layer, or for each of its outputs"
     )
     start: Start = Field(
-        "kmeans++",
+        default="kmeans++",
         description="evenly spaced, evenly many weights for each, or drawn far from each other",
     )
-    depthwise: bool = Field(False, description="cluster depthwise filters too")
-    layers: dict[str, int] = Field({}, description="entries of single layers, by name")
-    skip: tuple[str, ...] = Field((), description="names of layers to leave alone")
-    epochs: int = Field(5, ge=0, le=100_000, description="passes over the data; 0: no training")
+    depthwise: bool = Field(default=False, description="cluster depthwise filters too")
+    layers: dict[str, int] = Field(default={}, description="entries of single layers, by name")
+    skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
+    epochs: int = Field(
+        default=5, ge=0, le=100_000, description="passes over the data; 0: no training"
+    )
     learning_rate: float = Field(
-        5e-4, gt=0, le=10, description="at the start, falling along a cosine to nothing"
+        default=5e-4, gt=0, le=10, description="at the start, falling along a cosine to nothing"
     )
 
 

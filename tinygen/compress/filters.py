@@ -43,17 +43,22 @@ MIXING = ("softmax", "log_softmax")
 class FilterSettings(train.Training):
     """How many filters go, from where."""
 
-    amount: float = Field(0.5, ge=0, lt=1, description="part of the filters that goes")
+    amount: float = Field(default=0.5, ge=0, lt=1, description="part of the filters that goes")
     macs: float | None = Field(
-        None, gt=0, le=1, description="instead of amount: part of the multiply-accumulates to keep"
+        default=None,
+        gt=0,
+        le=1,
+        description="instead of amount: part of the multiply-accumulates to keep",
     )
     scope: Literal["layer", "global"] = Field(
-        "layer", description="rank within each layer, or over all layers"
+        default="layer", description="rank within each layer, or over all layers"
     )
-    multiple: int = Field(4, ge=1, le=64, description="numbers of channels are multiples of this")
-    layers: dict[str, float] = Field({}, description="amount of single layers, by name")
-    skip: tuple[str, ...] = Field((), description="names of layers to leave alone")
-    rounds: int = Field(1, ge=1, le=100, description="times to prune and train in turn")
+    multiple: int = Field(
+        default=4, ge=1, le=64, description="numbers of channels are multiples of this"
+    )
+    layers: dict[str, float] = Field(default={}, description="amount of single layers, by name")
+    skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
+    rounds: int = Field(default=1, ge=1, le=100, description="times to prune and train in turn")
 
 
 @dataclass(eq=False)

@@ -29,21 +29,30 @@ class LowRankSettings(train.Training):
     """How much of a kernel is kept, and in which form."""
 
     energy: float = Field(
-        0.95, gt=0, le=1, description="part of the squared singular values that is kept"
+        default=0.95, gt=0, le=1, description="part of the squared singular values that is kept"
     )
     parameters: float | None = Field(
-        None, gt=0, le=1, description="instead of energy: part of the model's weights to keep"
+        default=None,
+        gt=0,
+        le=1,
+        description="instead of energy: part of the model's weights to keep",
     )
     macs: float | None = Field(
-        None, gt=0, le=1, description="instead of energy: part of the multiply-accumulates to keep"
+        default=None,
+        gt=0,
+        le=1,
+        description="instead of energy: part of the multiply-accumulates to keep",
     )
     split: Literal["auto", "svd", "tucker", "spatial"] = Field(
-        "auto", description="how kernels with a window are split; auto takes what saves most"
+        default="auto",
+        description="how kernels with a window are split; auto takes what saves most",
     )
-    multiple: int = Field(4, ge=1, le=64, description="ranks are multiples of this")
-    layers: dict[str, float] = Field({}, description="energy of single layers, by name")
-    skip: tuple[str, ...] = Field((), description="names of layers to leave alone")
-    epochs: int = Field(5, ge=0, le=100_000, description="passes over the data; 0: no training")
+    multiple: int = Field(default=4, ge=1, le=64, description="ranks are multiples of this")
+    layers: dict[str, float] = Field(default={}, description="energy of single layers, by name")
+    skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
+    epochs: int = Field(
+        default=5, ge=0, le=100_000, description="passes over the data; 0: no training"
+    )
 
 
 @dataclass(frozen=True, eq=False)

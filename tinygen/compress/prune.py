@@ -25,22 +25,30 @@ WHAT = "prune"
 class PruneSettings(train.Training):
     """What is pruned, and how."""
 
-    sparsity: float = Field(0.75, ge=0, lt=1, description="part of the weights that become zero")
+    sparsity: float = Field(
+        default=0.75, ge=0, lt=1, description="part of the weights that become zero"
+    )
     scope: Literal["layer", "global"] = Field(
-        "layer", description="rank within each layer, or over all layers"
+        default="layer", description="rank within each layer, or over all layers"
     )
     pattern: str = Field(
-        "any",
+        default="any",
         pattern=r"^(any|[12]x[1-9]\d?|[1-9]\d?:[1-9]\d?)$",
         description="any; 1x4: blocks of 4 inputs; 2x4: shared by 2 outputs; 2:4: 2 of 4 stay",
     )
-    first: bool = Field(False, description="prune the first layer too")
-    depthwise: bool = Field(False, description="prune depthwise filters too, weight by weight")
-    skip: tuple[str, ...] = Field((), description="names of layers to leave alone")
-    layers: dict[str, float] = Field({}, description="sparsity of single layers, by name")
-    ramp: float = Field(0.6, ge=0, le=1, description="part of the training in which it rises")
-    every: int = Field(16, ge=1, description="steps between two choices of what is zero")
-    most: float = Field(0.98, gt=0, le=1, description="most that scope global takes of a layer")
+    first: bool = Field(default=False, description="prune the first layer too")
+    depthwise: bool = Field(
+        default=False, description="prune depthwise filters too, weight by weight"
+    )
+    skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
+    layers: dict[str, float] = Field(default={}, description="sparsity of single layers, by name")
+    ramp: float = Field(
+        default=0.6, ge=0, le=1, description="part of the training in which it rises"
+    )
+    every: int = Field(default=16, ge=1, description="steps between two choices of what is zero")
+    most: float = Field(
+        default=0.98, gt=0, le=1, description="most that scope global takes of a layer"
+    )
 
 
 def apply(model: Any, settings: PruneSettings, context: Context) -> Any:

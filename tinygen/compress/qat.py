@@ -42,15 +42,19 @@ FIXED = ("softmax", "sigmoid", "tanh")
 class QatSettings(train.Training):
     """To how many bits, and how ranges are found."""
 
-    bits: Literal[4, 8] = Field(8, description="bits of a weight")
-    layers: dict[str, Literal[4, 8]] = Field({}, description="bits of single layers, by name")
-    ranges: Literal["average", "lsq"] = Field(
-        "average", description="ranges follow the values, or are learnt"
+    bits: Literal[4, 8] = Field(default=8, description="bits of a weight")
+    layers: dict[str, Literal[4, 8]] = Field(
+        default={}, description="bits of single layers, by name"
     )
-    momentum: float = Field(0.99, ge=0, lt=1, description="of the moving average of ranges")
-    epochs: int = Field(5, ge=0, le=100_000, description="passes over the data; 0: no training")
+    ranges: Literal["average", "lsq"] = Field(
+        default="average", description="ranges follow the values, or are learnt"
+    )
+    momentum: float = Field(default=0.99, ge=0, lt=1, description="of the moving average of ranges")
+    epochs: int = Field(
+        default=5, ge=0, le=100_000, description="passes over the data; 0: no training"
+    )
     learning_rate: float = Field(
-        2e-4, gt=0, le=10, description="at the start, falling along a cosine to nothing"
+        default=2e-4, gt=0, le=10, description="at the start, falling along a cosine to nothing"
     )
 
 

@@ -137,7 +137,7 @@ def rebuild(
     make: Make = lambda layer: None,
     bypass: Mapping[int, Any] | None = None,
 ) -> Any:
-    """A functional copy of ``model``, of one input and output, where ``make`` says what stands for each layer.
+    """A functional copy of ``model`` (one input, one output), each layer replaced by ``make``.
 
     ``bypass`` gives, for ids of tensors, other tensors of ``model`` that are read instead: calls
     that nothing reads then are left out.

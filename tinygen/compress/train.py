@@ -27,12 +27,14 @@ CHUNK = 64
 class Training(Settings):
     """How a model is trained."""
 
-    epochs: int = Field(10, ge=0, le=100_000, description="passes over the data; 0: no training")
-    batch: int = Field(32, ge=1, le=65_536, description="examples a step")
-    learning_rate: float = Field(
-        1e-3, gt=0, le=10, description="at the start, falling along a cosine to nothing"
+    epochs: int = Field(
+        default=10, ge=0, le=100_000, description="passes over the data; 0: no training"
     )
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd has momentum 0.9")
+    batch: int = Field(default=32, ge=1, le=65_536, description="examples a step")
+    learning_rate: float = Field(
+        default=1e-3, gt=0, le=10, description="at the start, falling along a cosine to nothing"
+    )
+    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="sgd has momentum 0.9")
 
 
 Loss = Callable[[Any, Any], Any]
@@ -276,7 +278,7 @@ def task(model: Any, data: Data, what: str) -> Task:
             f"{what}: labels are {data.classes} classes, the model's output has shape {shape}",
             "give labels that the model's output answers",
         )
-    loss = _probabilities if end is None and _is_softmax(model) else _classes
+    loss = _probabilities if end is None and hides_softmax(model) else _classes
     return Task(data.inputs, data.labels.astype(np.int32), loss, end == "softmax")
 
 
@@ -290,7 +292,7 @@ def check_inputs(model: Any, data: Data, what: str) -> None:
         )
 
 
-def _is_softmax(model: Any) -> bool:
+def hides_softmax(model: Any) -> bool:
     """Whether a softmax lies before layers that only move values."""
     node_of = {id(t): node for node in rewire.nodes(model) for t in node.outputs}
     node = node_of.get(id(model.outputs[0]))
