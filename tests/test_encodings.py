@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoded_c import DECODERS, HostDecoders, all_functions
-from host_c import SANITIZERS
+from host_c import SANITIZERS, WARNINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,20 @@ def test_other_compilers(compiler: str, flags: tuple[str, ...], tmp_path: Path) 
             lines = [_line(random, np.array(alphabet), chance, n, 0.4, 1) for n in LENGTHS]
             for encoding, each in encoded(lines):
                 assert equal(program.decode(each, lengths_of(lines)), lines), encoding.decoder
+
+
+@pytest.mark.parametrize("flags", [(), ("-DLOADS_ANYWHERE=0", "-DFINDS_BITS=0")])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_decoder_needs_its_helpers_alone(compiler: str, flags: tuple[str, ...]) -> None:
+    """As in a model that has one encoding; nothing is left unused or undefined."""
+    for encoding in {encoding.decoder: encoding for encoding in ENCODINGS}.values():
+        text = measure.functions(encoding.helpers)
+        text += (
+            f"\nextern decode_line *const used;\ndecode_line *const used = {encoding.decoder};\n"
+        )
+        command = [compiler, "-x", "c", "-std=c99", "-fsyntax-only", *flags, *WARNINGS, "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (encoding.decoder, done.stderr)
 
 
 def test_a_fault_is_seen(host: HostDecoders, tmp_path: Path) -> None:
