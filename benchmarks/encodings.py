@@ -269,6 +269,54 @@ def measured_costs(isa: str, chosen: Sequence[Encoding]) -> dict[str, tuple[floa
     return result
 
 
+def shown(encoding: Encoding) -> tuple[str, Case]:
+    """64 lines of 576 weights that suit ``encoding``, and what they are."""
+    kind, name = encoding.name.rpartition("+")[2], encoding.name
+    if "int4" in kind:
+        values, text = [v for v in range(-7, 8) if v], "-7..7"
+    elif "codebook" in kind:
+        values = spread((1 << int(kind[-1])) - name.startswith(("relative", "blocks")))
+        text = f"{len(values)} values"
+    elif name == "huffman+gaps":
+        values, text = spread(16), "16 values"
+    else:
+        values, text = [v for v in range(-40, 41) if v], "-40..40"
+    density, run = 1.0, 1
+    if name.startswith(("bitmap", "relative", "huffman+gaps")):
+        density, text = 0.2, f"{text}, 80 % zeros"
+    elif name.startswith("blocks"):
+        density, run = 0.25, int(name[6])
+        text = f"{text}, 75 % of blocks zero"
+    found = case(encoding, lines_of(0, values, density, 576, 64, run))
+    assert found is not None, name
+    return text, found
+
+
+def print_table() -> None:
+    """Bits and instructions a weight by encoding and core, as a table in Markdown."""
+    chosen = [(encoding, *shown(encoding)) for encoding in ENCODINGS]
+    costs = [
+        measure(boards.load(board), [made for _, _, made in chosen]) for board in BOARDS.values()
+    ]
+    loaded = [boards.load(board) for board in BOARDS.values()]
+    heads = [board.core for board in loaded]
+    timed = [i for i, board in enumerate(loaded) if board.core in cycles.TIMINGS]
+    print("| decoder | weights | bits |", " | ".join(heads), "|", end=" ")
+    print(" | ".join(f"cycles {heads[i]}" for i in timed), "|")
+    print("|---|---|" + "---:|" * (1 + len(heads) + len(timed)))
+    for at, (encoding, text, made) in enumerate(chosen):
+        row = [cost[at] for cost in costs]
+        figures = [f"{each.instructions / made.values:.2f}" for each in row]
+        figures += [f"{(row[i].cycles or 0) / made.values:.2f}" for i in timed]
+        table = made.encoded.table
+        label = encoding.decoder.removeprefix("decode_")
+        if not encoding.structured:
+            assert table is not None
+            label += f", table of {table.nbytes} bytes"
+        bits = 8 * made.encoded.bytes / made.values
+        print(f"| {label} | {text} | {bits:.2f} |", " | ".join(figures), "|")
+
+
 def print_costs() -> None:
     """The table in ``tinygen/encodings/costs.py``."""
     found = {isa: measured_costs(isa, ENCODINGS) for isa in BOARDS}
@@ -286,6 +334,8 @@ def main() -> int:
     parser.add_argument("--costs", action="store_true", help="print the table of costs.py")
     if parser.parse_args().costs:
         print_costs()
+    else:
+        print_table()
     return 0
 
 

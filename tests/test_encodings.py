@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shared_models
 from encoded_c import DECODERS, HostDecoders, all_functions
 from host_c import SANITIZERS, WARNINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import encodings as measure
-from tinygen import boards, encodings
+from tinygen import boards, encodings, importers
 from tinygen.encodings import ENCODINGS, Encoded, Encoding
 from tinygen.errors import InputError, MismatchError
 from tinygen.graph import Array
@@ -226,6 +227,28 @@ def test_candidates_are_small_and_not_beaten() -> None:
 def test_incompressible_lines_have_no_candidate() -> None:
     random = np.random.default_rng(4)
     assert encodings.candidates([random.integers(-128, 128, 4096).astype(np.int8)]) == []
+
+
+def test_entropy_coding_is_told_from_the_rest() -> None:
+    lines = [np.repeat(np.arange(-8, 8), 40).astype(np.int8)]
+    for encoding, each in encoded(lines):
+        assert encodings.structured(each) == ("huffman" not in encoding.name)
+
+
+def test_a_published_model_takes_a_quarter_less() -> None:
+    """Entropy coding alone, of weights that nobody compressed; rows decode to what they were."""
+    file = shared_models.FOLDER / "ad01_int8.tflite"
+    if not file.is_file():
+        pytest.skip(f"reference models not at {shared_models.FOLDER.name}")
+    tensors = [t for t in importers.load(file).tensors if t.data is not None and t.dtype == "int8"]
+    kept = 0
+    for tensor in tensors:
+        assert tensor.data is not None
+        lines = list(tensor.data)
+        least = encodings.candidates(lines)[0]
+        kept += least.bytes
+        assert equal(encodings.decode(least, lengths_of(lines[:3])), lines[:3])
+    assert sum(tensor.elements for tensor in tensors) - kept > 0.32 * 272_924
 
 
 def test_sparse_and_few_values_take_less_than_two_bits() -> None:

@@ -129,10 +129,11 @@ def _streams(codes: Array, sizes: Array, counts: Array) -> tuple[Array, Array]:
 
 
 def _steps(code: Code, symbols: Array, width: int) -> int:
-    """How many lengths are compared for the codes that are not looked up."""
+    """How many lengths are compared for the codes that are not looked up; what else these take is
+    worth two comparisons."""
     longer = code.lengths[code.lengths > width]
     sizes = code.lengths[symbols]
-    return int(np.sum(sizes[sizes > width] - longer.min(initial=LONGEST) + 1))
+    return int(np.sum(sizes[sizes > width] - longer.min(initial=LONGEST) + 3))
 
 
 def _encode(lines: Lines, *, width: int) -> Layout | None:

@@ -107,6 +107,12 @@ def _mask(data: Array, count: int) -> Array:
     return np.unpackbits(data[: -(-count // 8)], count=count, bitorder="little").astype(bool)
 
 
+def _read(sizes: Array, flags: Array) -> Array:
+    """Bytes that decoders look at of lines of ``sizes`` bytes: bitmaps are read by words."""
+    found: Array = np.maximum(sizes, 4 * ceil_divide(flags, 32))
+    return found
+
+
 def _encode_bitmap(lines: Lines, *, kind: Kind) -> Layout | None:
     distinct = lines.distinct[lines.distinct != 0]
     possible, table = kind.table(distinct)
@@ -116,8 +122,7 @@ def _encode_bitmap(lines: Lines, *, kind: Kind) -> Layout | None:
     bits, marks = bitmap(lines.nonzero, lines.lengths)
     stored, sizes = kind.pack(kind.codes(values, table), summed(lines.nonzero, lines.lengths))
     data = interleaved(bits, marks, stored, sizes)
-    # Bitmaps are read by words.
-    reads = np.maximum(marks + sizes, 4 * ceil_divide(lines.lengths, 32))
+    reads = _read(marks + sizes, lines.lengths)
     work = lines.work(values.size, int(np.count_nonzero(bits)))
     return Layout(readable(data, marks + sizes, reads), table, work)
 
@@ -244,7 +249,8 @@ def _encode_blocks(lines: Lines, *, blocks: Blocks) -> Layout | None:
     sizes = summed(kept, counts // blocks.values) * blocks.bytes
     stored = blocks.pack(blocks.kind.codes(rows[kept], table))
     data = interleaved(bits, marks, stored, sizes)
-    return Layout(data, table, lines.work(int(kept.sum())))
+    reads = _read(marks + sizes, counts // blocks.values)
+    return Layout(readable(data, marks + sizes, reads), table, lines.work(int(kept.sum())))
 
 
 def _blocks_line(
@@ -295,7 +301,7 @@ def _relative_encoding(gaps: Gaps) -> Encoding:
 def _blocks_encoding(blocks: Blocks) -> Encoding:
     return _encoding(
         f"blocks{blocks.values}{blocks.kind.suffix}",
-        ("bytes_from_word", *(("bytes_to_word",) if blocks.bytes >= 4 else ())),
+        ("bit_tricks", "bytes_from_word", "bytes_to_word", "clear_line"),
         partial(_encode_blocks, blocks=blocks),
         partial(_blocks_line, blocks=blocks),
     )
