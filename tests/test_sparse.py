@@ -159,6 +159,11 @@ def test_networks_reach_every_kernel() -> None:
         "conv2d_sparse_xtensa_split10",
         "dense_sparse_coded",
         "dense_sparse_coded_per_channel",
+        "dense_sparse_coded_dsp",
+        "dense_sparse_coded_dsp_exact",
+        "dense_by_fours_sparse_coded_dsp_ones_ragged",
+        "dense_by_fours_sparse_coded_dsp_ones",
+        "conv2d_by_fours_sparse_coded_dsp_exact_wide",
         "conv2d_sparse_coded_rv32m_exact",
         "conv2d_sparse_coded_armv7m_exact",
         "conv2d_sparse_coded_armv6m_split10",
@@ -308,9 +313,10 @@ COSTLY = {
 @pytest.mark.parametrize("name", COSTLY)
 def test_expected_costs_are_near_what_is_measured(name: str) -> None:
     core = boards.load("qemu_m4")
-    for zeros in (0.6, 0.9):
-        graph = thinned(COSTLY[name], zeros)
-        kernel = min(kernels(graph, core.features), key=lambda kernel: kernel.cycles)
+    for encoding, zeros in (("sparse", 0.6), ("sparse", 0.9), ("sparse+codebook4", 0.75)):
+        graph = few_valued(thinned(COSTLY[name], zeros))
+        fitting = [k for k in kernels(graph, core.features) if k.encoding == encoding]
+        kernel = min(fitting, key=lambda kernel: kernel.cycles)
         measured = cost(graph, core, kernel)
         assert measured.cycles is not None
         assert kernel.bound <= measured.instructions <= 1.4 * kernel.bound
