@@ -42,7 +42,7 @@ BODY_BYTES = 250
 TILE_BYTES = 1024
 """Bytes of weights that are decoded at a time at the least, where channels can be chosen."""
 
-AGAIN = (0.08, 0.3)
+AGAIN = (0.03, 0.1)
 """Parts of a kernel's cycles that calls for some channels at a time may add, for less RAM."""
 
 WORTHWHILE = 3 / 4
