@@ -3,6 +3,7 @@ ones."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import emulated_c
@@ -11,9 +12,9 @@ import oracle
 import pytest
 import test_operators
 import tflite_builder as tb
-from host_c import HostModels
+from host_c import SANITIZERS, WARNINGS, HostModels
 
-from tinygen import boards, passes, reference
+from tinygen import boards, emit, passes, plan, reference, resources, verify
 from tinygen.errors import InputError
 from tinygen.graph import Array, Graph
 from tinygen.importers import tflite
@@ -69,6 +70,45 @@ def test_a_converted_network_on_emulated_cores(name: str, tmp_path: Path) -> Non
         test_operators.assert_equal(outputs, reference.run(graph, case))
 
 
+_EDGES = """
+#include <stdio.h>
+#include <string.h>
+#include "m.h"
+int main(void)
+{
+  float value;
+  while (fread(&value, sizeof value, 1, stdin) == 1) {
+    const int16_t element = m_quantize_input0(value);
+    const float real = m_dequantize_output0(element);
+    fwrite(&element, sizeof element, 1, stdout);
+    fwrite(&real, sizeof real, 1, stdout);
+  }
+  return 0;
+}
+"""
+
+
+def test_conversions_of_the_header(tmp_path: Path) -> None:
+    graph = passes.run(tflite.load(CONVERTED.read_bytes()))
+    for path, text in emit.sources(plan.make(graph), "m").items():
+        (tmp_path / Path(path).name).write_text(text)
+    (tmp_path / "main.c").write_text(_EDGES)
+    runtime = resources.folder("firmware") / "runtime"
+    command = ["gcc", "-std=c99", *WARNINGS, *SANITIZERS, f"-I{tmp_path}", f"-I{runtime}"]
+    command += [str(tmp_path / name) for name in ("main.c", "m.c")]
+    subprocess.run([*command, "-o", str(tmp_path / "edges")], check=True)
+    source, target = graph.at(graph.inputs[0]), graph.at(graph.outputs[0])
+    steps = np.array([-40000, -32769, -32768, -1000.75, -1.25, -0.25, 0, 0.75, 32766, 32768, 1e9])
+    values = (steps * source.scale).astype(np.float32)
+    made = subprocess.run(
+        [tmp_path / "edges"], input=values.tobytes(), capture_output=True, check=True
+    ).stdout
+    found = np.frombuffer(made, np.dtype([("element", "<i2"), ("real", "<f4")]))
+    np.testing.assert_array_equal(found["element"], verify.quantized(values, source))
+    elements = found["element"].astype(np.float32)
+    np.testing.assert_array_equal(found["real"], elements * np.float32(target.scale))
+
+
 # ---- passes --------------------------------------------------------------------------------------
 
 
@@ -76,10 +116,14 @@ def activation(*shape: int, scale: float = SCALE) -> tb.Tensor:
     return tb.Tensor(shape, "int16", (scale,), (0,))
 
 
-def weights(data: Array, bias: Array | None = None, scale: float = 0.01) -> list[tb.Tensor]:
-    found = [tb.Tensor(data.shape, "int8", (scale,), (0,), data=data.astype(np.int8))]
+def weights(data: Array, bias: Array | None = None, *scales: float) -> list[tb.Tensor]:
+    """A filter, its output channels along the first axis if there are ``scales`` for them."""
+    every = scales or (0.01,)
+    zeros = (0,) * len(every)
+    found = [tb.Tensor(data.shape, "int8", every, zeros, data=data.astype(np.int8))]
     if bias is not None:
-        found.append(tb.Tensor(bias.shape, str(bias.dtype), (SCALE * scale,), (0,), data=bias))
+        products = tuple(float(np.float32(SCALE * scale)) for scale in every)
+        found.append(tb.Tensor(bias.shape, str(bias.dtype), products, zeros, data=bias))
     return found
 
 
@@ -104,7 +148,7 @@ def dead_channels() -> tb.Model:
         activation(1, 5, 5, 8),
         *weights(random.integers(-127, 128, (1, 3, 3, 8)), bias),
         activation(1, 5, 5, 8),
-        *weights(second, bias[:4] << 14),
+        *weights(second, bias[:4] << 6, 0.01, 0.011, 0.012, 0.013),
         activation(1, 5, 5, 4),
         activation(1, 5, 5, 4),
         *weights(last, bias[:5]),
