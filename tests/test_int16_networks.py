@@ -46,10 +46,19 @@ def test_every_layer_of_a_converted_network_equals_tflm() -> None:
 
 def test_a_converted_network_in_c_equals_the_reference(tmp_path: Path) -> None:
     graph = tflite.load(CONVERTED.read_bytes())
-    with HostModels([passes.run(graph)], tmp_path) as models:
-        for given in inputs_of(graph, 9):
-            outputs, _ = models.run("m0", given)
-            test_operators.assert_equal(outputs, reference.run(graph, given))
+    smaller = passes.run(graph)
+    goals: tuple[plan.Optimize, ...] = ("speed", "ram", "size")
+    plans = {
+        f"{goal}_{'_'.join(features)}": plan.make(smaller, features, plan.Goal(goal))
+        for goal in goals
+        for features in (frozenset[str](), frozenset({"dsp"}))
+    }
+    assert any(step.stream for step in plans["ram_dsp"].steps)
+    with HostModels(plans, tmp_path) as models:
+        for given in inputs_of(graph, 6):
+            wanted = reference.run(graph, given)
+            for name in plans:
+                test_operators.assert_equal(models.run(name, given)[0], wanted)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_streams
+from graphs import convolution
 from host_c import HostModels
 
 from tinygen import plan, reference
 from tinygen.graph import Graph, Quant, Tensor
+from tinygen.ops import conv2d
+from tinygen.ops.common import Pads
 from tinygen.ops.dsp import FEATURES as DSP
 
 FINER = 2.0**-8
@@ -42,6 +45,28 @@ def assert_runs(plans: dict[str, plan.Plan], folder: Path) -> None:
             given = [random.integers(-32768, 32768, shape).astype(np.int16)]
             outputs, _ = host.run(name, given)
             np.testing.assert_array_equal(outputs[0], reference.run(made.graph, given)[0], name)
+
+
+def test_windows_over_pixels_of_odd_depth(tmp_path: Path) -> None:
+    """They are copied row by row, zeros beside them; outputs lie as high as they may."""
+    plans: dict[str, plan.Plan] = {}
+    for depth in (1, 3):
+        for i, attrs in enumerate(
+            (
+                conv2d.Attrs(),
+                conv2d.Attrs((2, 2)),
+                conv2d.Attrs((1, 3), (2, 1), "VALID"),
+                conv2d.Attrs((2, 1), padding="EXPLICIT", pads=Pads(2, 1, 1, 3)),
+            )
+        ):
+            graph = convolution((9, 8, depth), (6, 3, 3), attrs)
+            graph = replace(graph, tensors=tuple(map(widened, graph.tensors)))
+            made = plans[f"d{depth}_{i}"] = plan.make(graph, DSP)
+            assert made.steps[0].kernel.template == "conv2d/dsp_int16_rows.c.j2"
+            extreme = test_streams.extreme(graph, DSP)
+            assert extreme is not None
+            plans[f"d{depth}_{i}_extreme"] = extreme
+    assert_runs(plans, tmp_path)
 
 
 @pytest.mark.parametrize("features", [frozenset(), DSP], ids=["portable", "dsp"])

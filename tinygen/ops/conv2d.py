@@ -236,6 +236,7 @@ OP = Op(
         convolution,
         ("dsp", dsp_int16.dense, dsp_int16.FEATURES),
         ("dsp", dsp_int16.conv2d, dsp_int16.FEATURES),
+        ("dsp", dsp_int16.conv2d_rows, dsp_int16.FEATURES),
         ("portable", int16.dense, int16.PORTABLE),
         ("portable", int16.conv2d, int16.PORTABLE),
     )

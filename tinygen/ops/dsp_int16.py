@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygen.graph import Array
 from tinygen.numerics import LIMITS
-from tinygen.ops.base import Arg, Const, Input, Kernel, Output
+from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 from tinygen.ops.int16 import Finish
@@ -142,6 +142,43 @@ def conv2d(conv: Convolution, end: Finish) -> Kernel | None:
         helpers=(*close.helpers, *_sums(per_group, depth)),
         overlap={0: 2 * overlap(conv.image, conv.output, conv.window)},
         cycles=_cycles(conv, depth, 1 if contiguous else conv.window.kernel[0]),
+    )
+
+
+def conv2d_rows(conv: Convolution, end: Finish) -> Kernel | None:
+    """As :func:`conv2d` for pixels of an odd number of channels, over rows copied with zeros beside
+    them; None for even numbers, groups, sums of 64 bits and windows with columns left out."""
+    if end.sums == "int64_t" or conv.groups > 1 or conv.depth % 2 == 0:
+        return None
+    if conv.window.dilation[1] > 1:
+        return None
+    close = ending(end)
+    rows, columns = conv.window.kernel
+    run = columns * conv.depth
+    pitch = (conv.pads.left + conv.image[2] + conv.pads.right) * conv.depth
+    weights = paired_weights(conv.taps.reshape(conv.channels, rows, run))
+    copied = conv.output[0] * conv.output[1] * rows * conv.image[2] * conv.depth
+    return Kernel(
+        name=f"conv2d16_rows_dsp_{shape_name(conv)}",
+        template="conv2d/dsp_int16_rows.c.j2",
+        params={
+            **geometry(conv),
+            **close.params,
+            "run": run,
+            "words": (run + 1) // 2,
+            "pitch": pitch,
+        },
+        args=(
+            Input(0),
+            Output(0),
+            Scratch(2 * rows * pitch),
+            Const("weights", weights),
+            end.bias,
+            *close.args,
+        ),
+        helpers=(*close.helpers, *_sums(conv.channels, run)),
+        overlap={0: 2 * overlap(conv.image, conv.output, conv.window)},
+        cycles=_cycles(conv, run, 1) + copied + 20 * rows * conv.pixels,
     )
 
 
