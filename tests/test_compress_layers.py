@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,8 @@ from tinygen.numerics import wrap32
 from tinygen.ops import softmax
 
 EXAMPLES = 96
+ACCURACY = 394 / 400
+"""Of the digits network as it is."""
 QUICKLY = settings(REPEATABLE, phases=[Phase.generate])
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -42,9 +45,13 @@ def context() -> Context:
 
 def errors(graph: Graph) -> float:
     """Mean squared error of the digits network's outputs against the original's."""
-    test = digits.data()[1]
-    difference = layers.outputs(graph, test) - layers.outputs(digits.graph(), test)
+    difference = layers.outputs(graph, digits.data()[1]) - _wanted()
     return float(np.square(difference).mean())
+
+
+@functools.cache
+def _wanted() -> Any:
+    return layers.outputs(digits.graph(), digits.data()[1])
 
 
 def assert_runs_in_tflm(graph: Graph) -> None:
@@ -75,7 +82,7 @@ def check_matrix(case: Case) -> None:
 
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_a_layer_is_a_matrix(name: str) -> None:
-    settings(QUICKLY, max_examples=40)(given(CASES[name])(check_matrix))()
+    settings(QUICKLY, max_examples=25)(given(CASES[name])(check_matrix))()
 
 
 def check_examples(case: Case) -> None:
@@ -99,13 +106,13 @@ def check_examples(case: Case) -> None:
 
 
 def test_examples_run_in_batches_exactly() -> None:
-    settings(QUICKLY, max_examples=60)(given(networks())(check_examples))()
+    settings(QUICKLY, max_examples=40)(given(networks())(check_examples))()
 
 
 def test_the_digits_network_runs_in_batches() -> None:
     graph = digits.graph()
     assert layers.batchable(graph, layers.quantized(graph, digits.data()[1]))
-    assert layers.accuracy(graph, digits.data()[1]) == 394 / 400
+    assert layers.accuracy(graph, digits.data()[1]) == ACCURACY
 
 
 def test_a_softmax_over_the_first_axis_is_not_batched() -> None:
@@ -249,7 +256,7 @@ def test_examples_that_do_not_fit_are_refused() -> None:
         layers.quantized(digits.graph(), Data(np.zeros((2, 7, 7, 1), np.float32)))
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 7])
+@pytest.mark.parametrize("bits", [2, 4, 7])
 def test_rounded_weights_fit_their_bits(bits: int) -> None:
     graph = round_weights.apply(digits.graph(), RoundSettings(bits=bits), context())
     for layer in layers.layers_of(graph):
@@ -268,7 +275,7 @@ def test_rounding_with_correction_beats_rounding_alone() -> None:
 def test_four_bits_keep_the_accuracy() -> None:
     graph = round_weights.apply(digits.graph(), RoundSettings(), context())
     test = digits.data()[1]
-    assert layers.accuracy(graph, test) >= layers.accuracy(digits.graph(), test) - 0.01
+    assert layers.accuracy(graph, test) >= ACCURACY - 0.01
 
 
 def test_correcting_biases_takes_out_mean_errors() -> None:
@@ -305,7 +312,7 @@ def test_one_scale_for_all_channels_keeps_their_ratios() -> None:
         np.testing.assert_allclose(np.ptp(after.scales / before.scales), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("entries", [2, 5, 16])
+@pytest.mark.parametrize("entries", [2, 16])
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 def test_clustered_weights_are_few(entries: int, granularity: Any) -> None:
     chosen = ClusterSettings(entries=entries, granularity=granularity, examples=32)
@@ -321,13 +328,13 @@ def test_clustering_with_correction_beats_k_means() -> None:
     corrected = cluster_weights.apply(digits.graph(), ClusterSettings(entries=4), context())
     assert errors(corrected) < errors(plain) / 4
     test = digits.data()[1]
-    assert layers.accuracy(corrected, test) >= layers.accuracy(digits.graph(), test) - 0.03
+    assert layers.accuracy(corrected, test) >= ACCURACY - 0.03
 
 
 def test_sixteen_entries_keep_the_accuracy() -> None:
     graph = cluster_weights.apply(digits.graph(), ClusterSettings(), context())
     test = digits.data()[1]
-    assert layers.accuracy(graph, test) >= layers.accuracy(digits.graph(), test) - 0.005
+    assert layers.accuracy(graph, test) >= ACCURACY - 0.005
 
 
 @pytest.mark.parametrize("start", ["kmeans++", "density", "linear"])
@@ -358,6 +365,14 @@ def test_zeros_of_a_pruned_network_stay(with_data: bool) -> None:
         for before, after in zip(layers.layers_of(pruned), layers.layers_of(graph), strict=True):
             assert not after.weights[before.weights == 0].any()
             assert len(np.unique(after.weights)) <= 7
+
+
+def test_layers_that_are_as_asked_for_stay() -> None:
+    clustered = cluster_weights.apply(digits.graph(), ClusterSettings(entries=8), Context())
+    rounded = round_weights.apply(digits.graph(), RoundSettings(), Context())
+    again = cluster_weights.apply(clustered, ClusterSettings(), context())
+    assert_same(again, clustered)
+    assert_same(round_weights.apply(rounded, RoundSettings(bits=5), context()), rounded)
 
 
 def test_a_codebook_is_found_exactly() -> None:

@@ -99,7 +99,7 @@ def test_patterns_are_kept(solver: Any) -> None:
 
 def test_recovery_beats_magnitude_pruning_at_equal_sparsity() -> None:
     test = digits.data()[1]
-    points = recover.curve(digits.graph(), (0.5, 0.7, 0.85), context(), test, SOLVERS)
+    points = recover.curve(digits.graph(), (0.5, 0.8), context(), test, SOLVERS)
     by_solver = {
         solver: [p for p in points if p.solver == solver] for solver in ("magnitude", *SOLVERS)
     }
@@ -109,7 +109,7 @@ def test_recovery_beats_magnitude_pruning_at_equal_sparsity() -> None:
             assert found.error < plain.error / 4
             assert found.accuracy > plain.accuracy
     assert by_solver["elimination"][0].accuracy >= 0.975
-    assert by_solver["magnitude"][1].accuracy < 0.9 < by_solver["elimination"][2].accuracy
+    assert by_solver["magnitude"][1].accuracy < 0.9 < by_solver["elimination"][1].accuracy
 
 
 def test_the_error_limit_decides_how_sparse_layers_become() -> None:

@@ -1,7 +1,7 @@
 """Let weights share few values: a codebook of 2 to 32 whole numbers a tensor, or a channel.
 
 The codebook lies in the int8 domain, after division by each channel's scale.  k-means, each weight
-as important as its input and channel are, gives the first codebook; weights are assigned one after
+as important as its input is, gives the first codebook; weights are assigned one after
 the other, the rest making up for each one's error; then scales, codebook and assignment are
 improved in turn, each with the others given.  Without data this is k-means alone.
 """
@@ -43,13 +43,20 @@ class ClusterSettings(layers.LayerSettings):
 def apply(graph: Graph, settings: ClusterSettings, context: Context) -> Graph:
     """``graph`` with at most ``settings.entries`` different weights a codebook."""
 
-    def solve(layer: Layer, moments: Moments) -> Solution:
+    def solve(layer: Layer, moments: Moments) -> Solution | None:
+        if settings.granularity == "tensor" and _few(layer, settings.entries):
+            return None
         weights, ratio = clustered(layer, moments, settings, context.seed)
         return layers.solution_of(layer, moments, weights, ratio)
 
     return layers.rewrite(
         graph, layers.chosen(graph, settings), solve, context, settings, "clustering weights"
     )
+
+
+def _few(layer: Layer, entries: int) -> bool:
+    """Whether the layer has a codebook already, as training with one leaves it."""
+    return len(np.unique(layer.weights)) <= entries
 
 
 def clustered(
@@ -60,29 +67,30 @@ def clustered(
     target, gram = np.clip(target, -LIMIT, LIMIT), moments.gram
     mask = layers.zeros_kept(layer)
     ratio = np.ones((*target.shape[:2], 1))
-    weights_of_errors = layer.importance * np.einsum("gii->gi", correction.damped(gram))[:, None]
-    books = _first_books(target, weights_of_errors, mask, settings, seed)
+    diagonal = np.einsum("gii->gi", correction.damped(gram))[:, None]
+    books = _first_books(target, diagonal, mask, settings, seed)
     snap = nearest(books, target.shape)
     if not settings.correct:
         each = [snap(target[:, :, tap]) for tap in range(target.shape[2])]
         return _masked(np.stack(each, axis=2), mask), ratio
     weights = correction.round_in_turn(target, gram, snap, mask)
     weights = correction.descend(weights, target, gram, snap, mask)
-    best = weights, ratio, _error(layer, weights * ratio - target, gram)
+    best = weights, ratio, _error(weights * ratio - target, gram)
     for _ in range(ROUNDS):
         if settings.rescale and layer.per_channel:
             ratio = correction.best_ratio(target, weights, gram, ratio)
-        books, weights = refitted(books, weights, target, gram, layer.importance, ratio)
+        books, weights = refitted(books, weights, target, gram, ratio)
         snap = nearest(books, target.shape)
         weights = correction.descend(weights, target / ratio, gram, snap, mask)
-        error = _error(layer, weights * ratio - target, gram)
+        error = _error(weights * ratio - target, gram)
         if error < best[2]:
             best = weights, ratio, error
     return best[:2]
 
 
-def _error(layer: Layer, errors: Floats, gram: Floats) -> float:
-    return float((correction.quadratic(errors, gram) * layer.importance).sum())
+def _error(errors: Floats, gram: Floats) -> float:
+    """The sum over channels, each on its own scale: what follows may depend on the faint ones."""
+    return float(correction.quadratic(errors, gram).sum())
 
 
 def _masked(weights: Floats, mask: Array | None) -> Floats:
@@ -194,7 +202,6 @@ def refitted(
     weights: Floats,
     target: Floats,
     gram: Floats,
-    importance: Floats,
     ratio: Floats,
 ) -> tuple[Floats, Floats]:
     """Codebooks whose entries err least with the assignment as it is, and the weights with them.
@@ -202,7 +209,7 @@ def refitted(
     Least squares over the entries: the weights are sums of entries times indicators.  Entries are
     whole numbers, and those of 0 stay.
     """
-    factor, count = importance * ratio * ratio, len(books)
+    factor, count = ratio * ratio, len(books)
     members = [_indicator(weights, books, entry) for entry in range(books.shape[1])]
     spread = [((m @ gram) * factor).reshape(count, -1) for m in members]
     wanted = ((target / ratio) @ gram * factor).reshape(count, -1)

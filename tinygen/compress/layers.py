@@ -37,8 +37,8 @@ CONVOLUTIONS: dict[str, Callable[[Graph, Node], Convolution]] = {
 }
 """The operators that have weights, and how each is read."""
 
-BATCH = 32
-"""Examples that run through the reference at a time."""
+BATCH, VALUES = 256, 1 << 20
+"""Most examples that run through the reference at a time, and values of a tensor in these."""
 
 PATCHES = 30_000
 """Most input patches of a layer that are taken into account; a part drawn at random beyond."""
@@ -274,7 +274,10 @@ class Examples:
     def __init__(self, graph: Graph, inputs: Array) -> None:
         self.values: dict[int, Array] = {graph.inputs[0]: inputs}
         self.count = len(inputs)
-        self.batch = BATCH if batchable(graph, inputs) else 1
+        largest = max(t.elements for t in graph.tensors if not t.constant)
+        self.batch = min(BATCH, max(1, VALUES // max(largest, 1)))
+        if self.batch > 1 and not batchable(graph, inputs):
+            self.batch = 1
         self._last = {i: n for n, node in enumerate(graph.nodes) for i in node.inputs}
 
     def parts(self) -> Iterator[slice]:

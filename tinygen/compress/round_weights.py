@@ -36,6 +36,8 @@ def apply(graph: Graph, settings: RoundSettings, context: Context) -> Graph:
 
     def solve(layer: Layer, moments: Moments) -> Solution | None:
         limit = (1 << (settings.bits - 1)) - 1
+        if np.abs(layer.weights).max() <= limit:  # as training for few bits leaves it
+            return None
         weights, ratio = rounded(layer, moments, limit, settings)
         if settings.error_limit is not None:
             error = correction.relative_error(layer, moments, weights * ratio)
