@@ -298,6 +298,36 @@ def test_channels_without_weights_and_large_biases_keep_their_bias() -> None:
     assert error(net, graph, examples) < 0.02
 
 
+def test_layers_without_weights_keep_their_bias() -> None:
+    net = straight()
+    index = next(i for i, t in enumerate(net.tensors) if t.name == "layer2/weights")
+    net.tensors[index] = replace(
+        net.tensors[index], data=np.zeros(net.tensors[index].shape, np.float32)
+    )
+    examples = net.examples(8)
+    graph = quantized(net, examples)
+    bias, made = net.tensors[index + 1].data, graph.required(graph.nodes[2], 2)
+    assert bias is not None and made.data is not None and made.quant is not None
+    assert np.allclose(made.data * np.array(made.quant.scale), bias, atol=1e-4)
+    assert (
+        np.abs(outputs_of(graph, examples) - float_graph.run(net.graph(), examples)[0]).max() < 0.02
+    )
+
+
+def test_outputs_much_finer_than_inputs_are_taken() -> None:
+    net = Net(4, 4, 2)
+    x = net.conv(0, 3)
+    for index, value in ((1, 1e-6), (2, -2.9999)):
+        net.tensors[index] = replace(
+            net.tensors[index], data=np.full(net.tensors[index].shape, value, np.float32)
+        )
+    x = net.unary("HARD_SWISH", x)
+    nearly = net.binary("MUL", x, net.constant(np.array([1 - 1e-7], np.float32)))
+    net.binary("SUB", x, nearly)
+    examples = net.examples(8)
+    assert np.abs(outputs_of(quantized(net, examples), examples)).max() < 1e-3
+
+
 # ---- calibration -------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 from float_nets import as_file, everything, straight
 
@@ -20,6 +21,7 @@ from tinygen.compress.equalize import CHANNEL_AXIS
 from tinygen.compress.quantize import Settings
 from tinygen.datasets import Data
 from tinygen.errors import InputError
+from tinygen.exporters import tflite as exporter
 from tinygen.graph import Array, Graph, Tensor
 from tinygen.importers import tflite as importer
 
@@ -335,3 +337,125 @@ def test_accuracy_is_that_of_tensorflows_quantizer(make: Any) -> None:
         print(f"{make.__name__:8} {name:30} {value:6.2f}")
     assert all(found[name] >= theirs - 0.5 for name in ("minmax", "percentile 99.9", "mse"))
     assert found["4 bits, mse, bias correction"] >= theirs - 4
+
+
+# ---- what layers of Keras become ---------------------------------------------------------------
+
+
+def architecture(name: str) -> Any:
+    """Networks of layers that converters turn into something of their own."""
+    keras, _ = libraries()
+    layers = keras.layers
+    if name == "squeeze and excite":
+        source = keras.Input((8, 8, 4))
+        x = layers.Conv2D(8, 3, padding="same", activation="swish")(source)
+        s = layers.Dense(4, activation="relu")(layers.GlobalAveragePooling2D()(x))
+        s = layers.Reshape((1, 1, 8))(layers.Dense(8, activation="sigmoid")(s))
+        return keras.Model(source, layers.Dense(3)(layers.Flatten()(layers.Multiply()([x, s]))))
+    if name == "two outputs":
+        source = keras.Input((8, 8, 4))
+        x = layers.Flatten()(layers.Conv2D(8, 3, activation="relu")(source))
+        first = layers.Dense(3, activation="softmax")(x)
+        return keras.Model(source, [first, layers.Dense(2)(x)])
+    if name == "inception":
+        source = keras.Input((9, 9, 3))
+        parts = [
+            layers.Conv2D(4, 1, activation="relu")(source),
+            layers.Conv2D(4, 3, padding="same", activation="sigmoid")(source),
+            layers.MaxPooling2D(3, 1, padding="same")(source),
+            layers.AveragePooling2D(3, 1, padding="same")(source),
+        ]
+        x = layers.BatchNormalization()(layers.Concatenate()(parts))
+        x = layers.ZeroPadding2D(1)(layers.Activation("relu")(x))
+        x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.SeparableConv2D(6, 3)(x)))
+        return keras.Model(source, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    if name == "inverted residuals":
+        return inverted_residuals()
+    chains = {
+        "scaled input": [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(1 / 127.5, -1),
+            layers.Conv2D(4, 3),
+            layers.LeakyReLU(),
+            layers.Conv2D(4, 3, dilation_rate=2, groups=2, padding="same"),
+            layers.BatchNormalization(),
+            layers.Activation("tanh"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ],
+        "dense along time": [
+            keras.Input((12, 6)),
+            layers.Dense(8, activation="relu"),
+            layers.Dense(5),
+            layers.Conv1D(4, 3, padding="causal", activation="relu"),
+            layers.MaxPooling1D(2),
+            layers.DepthwiseConv1D(3, depth_multiplier=2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(4, activation="softmax"),
+        ],
+        "autoencoder": [
+            keras.Input((64,)),
+            layers.Dense(32),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.Dense(8, activation="relu"),
+            layers.Dense(64),
+        ],
+    }
+    return keras.Sequential(chains[name])
+
+
+def inverted_residuals() -> Any:
+    keras, _ = libraries()
+    layers = keras.layers
+
+    def normal(x: Any, active: bool = True) -> Any:
+        x = layers.BatchNormalization()(x)
+        return layers.ReLU(6)(x) if active else x
+
+    source = keras.Input((16, 16, 3))
+    x = normal(layers.Conv2D(8, 3, 2, padding="same", use_bias=False)(source))
+    for channels, stride in ((8, 1), (12, 2), (12, 1)):
+        y = normal(layers.Conv2D(24, 1, use_bias=False)(x))
+        y = normal(layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(y))
+        y = normal(layers.Conv2D(channels, 1, use_bias=False)(y), active=False)
+        x = layers.Add()([x, y]) if stride == 1 else y
+    return keras.Model(source, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+
+
+ARCHITECTURES = (
+    *("squeeze and excite", "two outputs", "inception", "inverted residuals"),
+    *("scaled input", "dense along time", "autoencoder"),
+)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_run_in_tflm_byte_for_byte(name: str) -> None:
+    model = randomized(architecture(name))
+    examples = examples_for(model)
+    graph = keras_graph.convert(model)
+    wanted = model.call(examples, training=False)
+    every = wanted if isinstance(wanted, list | tuple) else [wanted]
+    for found, output in zip(float_graph.run(graph, examples), every, strict=True):
+        flat = np.asarray(output).reshape(found.shape)
+        assert np.abs(found - flat).max() < 1e-5 * max(1, np.abs(flat).max())
+    names = [layer.name for layer in quantize.layers(graph)]
+    known = {layer.name for layer in model.layers}
+    assert {part.partition("#")[0] for part in names} <= known
+    for settings in ({}, {"bits": 4, "equalize": True, "bias_correction": True}):
+        run_in_tflm(quantize.quantize(model, Settings(**settings), Context(Data(examples))), 4)
+    run_in_tflm(quantize.quantize(model, Settings(activations=16), Context(Data(examples))), 4)
+
+
+def run_in_tflm(graph: Graph, runs: int) -> None:
+    """Hold random inputs' outputs to those of TFLM, which runs in a process of its own."""
+    data = exporter.dump(graph)
+    loaded, random = importer.load(data), np.random.default_rng(0)
+    source = loaded.at(loaded.inputs[0])
+    limits = np.iinfo(source.dtype)
+    for _ in range(runs):
+        given = random.integers(limits.min, limits.max, source.shape).astype(source.dtype)
+        wanted = oracle.shared().run(data, [given])
+        for found, output in zip(reference.run(loaded, [given]), wanted, strict=True):
+            assert np.array_equal(found, output)

@@ -37,8 +37,8 @@ FIXED = {
 OPERANDS = {"ADD", "SUB", "MUL", "CONCATENATION"}
 """Operators whose float constants are operands like activations."""
 
-SUM_HEADROOM = 1 << 18
-"""How much finer than its operands the output of ADD or SUB may be: TFLM takes less than 2**19."""
+HEADROOM = {"ADD": 1 << 18, "SUB": 1 << 18, "HARD_SWISH": 1 << 6}
+"""How much finer an output's scale may be than its inputs': TFLM takes less than twice this."""
 
 
 def operands(node: Node) -> tuple[int, ...]:
@@ -98,8 +98,8 @@ def activation_quants(graph: Graph, ranges: Mapping[int, Range], bits: int) -> Q
         output = group[node.outputs[0]]
         if node.op in FIXED[bits]:
             quants[output] = FIXED[bits][node.op]
-        elif node.op in ("ADD", "SUB"):
-            finest = max(quants[group[i]].scale[0] for i in node.inputs) / SUM_HEADROOM
+        elif node.op in HEADROOM:
+            finest = max(quants[group[i]].scale[0] for i in node.inputs) / HEADROOM[node.op]
             if quants[output].scale[0] < finest:
                 quants[output] = replace(quants[output], scale=(float32(finest),))
     return {index: quants[root] for index, root in group.items()}

@@ -56,17 +56,23 @@ class Settings(BaseSettings):
     ``activations`` of 16 bits are symmetric.
     """
 
-    calibration: Calibration = "minmax"
-    percentile: float = Field(default=99.99, gt=50, le=100)
-    examples: int = Field(default=1000, ge=1)
-    weights: Grouping = "per_channel"
-    weight_range: WeightRange = "max"
-    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["power_of_two"] | None = None
-    bits: Bits | dict[str, Bits] = 8
-    equalize: bool = False
-    bias_correction: bool = False
-    activations: Literal[8, 16] = 8
-    learned_ranges: bool = True
+    calibration: Calibration = Field(
+        default="minmax", description="how ranges of activations are found"
+    )
+    percentile: float = Field(
+        default=99.99, gt=50, le=100, description="per cent of values below a range's end"
+    )
+    examples: int = Field(default=1000, ge=1, description="examples to find ranges with")
+    weights: Grouping = Field(default="per_channel", description="scales of a layer's weights")
+    weight_range: WeightRange = Field(default="max", description="how ranges of weights are found")
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["power_of_two"] | None = (
+        Field(default=None, description="one scale for all weights of a layer")
+    )
+    bits: Bits | dict[str, Bits] = Field(default=8, description="bits of a weight, 4 to 8")
+    equalize: bool = Field(default=False, description="cross-layer equalization")
+    bias_correction: bool = Field(default=False, description="bring channels' means back")
+    activations: Literal[8, 16] = Field(default=8, description="bits of an activation")
+    learned_ranges: bool = Field(default=True, description="take ranges that training learned")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ GRIDS = (1, 3, 7, 15, 31, 63)
 ON_GRID = 1e-4
 """How far from an integer a weight over its step may be, from rounding alone."""
 
+DEAD_BIAS = 1 << 15
+"""Part of the largest bias that a layer without weights counts biases in, over ``BIAS_LIMIT``."""
+
 BIAS_LIMIT = 1 << 30
 """Largest quantized bias: it leaves half of an accumulator's range to the products."""
 
@@ -77,7 +80,7 @@ def quantize(
         scale = tops / steps
         if weight_range == "mse" and steps == largest:
             scale = scale * best_shrink(groups, scale, largest)
-        scale = _without_zeros(scale)
+        scale = _without_zeros(scale, np.max(least) * DEAD_BIAS)
     elif step == "power_of_two":
         scale = np.exp2(np.ceil(np.log2(tops / largest))) if tops[0] > 0 else np.ones(1)
     else:
@@ -103,9 +106,9 @@ def grid_of(groups: Array, tops: Array, largest: int) -> int:
     return largest
 
 
-def _without_zeros(scale: Array) -> Array:
-    """Channels without weights take the others' largest scale, which their bias is counted in."""
-    return np.where(scale > 0, scale, scale.max() or 1.0)
+def _without_zeros(scale: Array, otherwise: float) -> Array:
+    """Scales for channels without weights, which count their bias: the largest of the others'."""
+    return np.where(scale > 0, scale, scale.max() or otherwise or 1.0)
 
 
 def best_shrink(groups: Array, scale: Array, largest: int) -> Array:
