@@ -152,7 +152,6 @@ def test_filter_pruning_trains_in_rounds() -> None:
     result = filters.apply(model, settings, Context(train=data))
     assert widths(result) == {"one": 4, "two": 8, "three": 16, "four": 10}
     assert train.score(result, test) > max(0.88, train.score(fewer(model), test))
-    assert nets.equal(result, filters.apply(model, settings, Context(train=data)))
 
 
 SPLITS = {"svd": low_rank.svd, "tucker": low_rank.tucker, "spatial": low_rank.spatial}

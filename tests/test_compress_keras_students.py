@@ -99,7 +99,6 @@ def test_a_student_listens_to_labels_teacher_and_features() -> None:
     student = distill.apply(teacher, settings, context)
     assert student.count_params() < 0.4 * teacher.count_params()
     assert train.score(student, test) > 0.85
-    assert nets.equal(student, distill.apply(teacher, settings, context))
     assert np.allclose(train.outputs(student, test.inputs, False).sum(axis=1), 1, atol=1e-5)
     untaught = distill.draw(rewire.plain(teacher, "test"), settings, context)
     short = settings.model_copy(update={"hint": ("two", "two")})
@@ -147,10 +146,7 @@ def test_students_come_from_files_and_must_fit(tmp_path: Path) -> None:
 @pytest.mark.wide
 def test_taught_students_are_better_than_those_alone() -> None:
     data, test = nets.digits()
-    teacher = deep()
-    task = train.task(teacher, data, "test")
-    settings = train.Training(epochs=25, learning_rate=5e-3)
-    train.fit(teacher, task, settings, Context(train=data), "test")
-    lessons = distill.DistillSettings(width=0.25, epochs=20, learning_rate=5e-3)
-    found = distill.compare(teacher, data.first(400), test, lessons, range(5))
-    assert np.mean([c.taught for c in found]) > np.mean([c.alone for c in found]) + 0.005
+    teacher = nets.trained()
+    lessons = distill.DistillSettings(width=0.25, epochs=100, learning_rate=5e-3)
+    found = distill.compare(teacher, data.first(300), test, lessons, range(3))
+    assert np.mean([c.taught for c in found]) > np.mean([c.alone for c in found]) + 0.01
