@@ -260,7 +260,7 @@ def test_layers_without_zeros_are_left_alone() -> None:
 def cost(graph: Graph, board: boards.Board, kernel: Kernel) -> bench.Cost:
     """What an inference takes with ``kernel``, on an emulated core."""
     with only(graph, kernel), tempfile.TemporaryDirectory() as folder:
-        made = plan.make(graph, board.features)
+        made = plan.make(graph, board.features, plan.Goal("speed"))
         program = bench.generated(Compiled("m", graph, made, b""), Path(folder))
         return bench.measure(board, bench.build(program, board, Path(folder, "m.elf")))
 
@@ -275,7 +275,8 @@ def taken(graph: Graph, features: frozenset[str]) -> tuple[Kernel, Kernel]:
         and (kernel := v.lower(graph, node)) is not None
         and kernel.encoding == "dense"
     ]
-    return plan.make(graph, features).steps[0].kernel, min(dense, key=lambda k: k.cycles)
+    made = plan.make(graph, features, plan.Goal("speed"))
+    return made.steps[0].kernel, min(dense, key=lambda k: k.cycles)
 
 
 @pytest.mark.parametrize("board", CORES)

@@ -266,7 +266,7 @@ class BlockCosts:
 
 BLOCK_COSTS = {
     "rv32m": BlockCosts(17, 40, 16, 3),
-    "armv7m": BlockCosts(19, 60, 11, 2),
+    "armv7m": BlockCosts(19, 100, 11, 2),
     "armv6m": BlockCosts(23, 280, 15, 2),
     "xtensa": BlockCosts(17, 40, 16, 2),
 }
