@@ -19,7 +19,7 @@ from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 from tinygen.ops.dsp import FEATURES
 from tinygen.ops.portable import whole_bytes
-from tinygen.ops.rescale import accumulator_range, solve, thresholds
+from tinygen.ops.rescale import Rescale, accumulator_range, solve, thresholds
 
 INT16_MAX = (1 << 15) - 1
 
@@ -307,9 +307,15 @@ def _folded(conv: Convolution) -> tuple[Array, Array, int] | None:
     starts: ``ssat8((acc * multiplier >> 32) >> shift)``, proved for every accumulator.
     """
     least, greatest = accumulator_range(conv.taps, conv.zero_point, conv.bias)
-    rescale = solve(conv.scaling, least, greatest, shifts=SHIFTS)
-    if rescale is None:
-        return None
+    solved = (solve(conv.scaling, least, greatest, shifts=(shift,)) for shift in SHIFTS)
+    folded = (_with_rounding(conv, rescale, least, greatest) for rescale in solved if rescale)
+    return next((found for found in folded if found is not None), None)
+
+
+def _with_rounding(
+    conv: Convolution, rescale: Rescale, least: Int64Array, greatest: Int64Array
+) -> tuple[Array, Array, int] | None:
+    """:func:`_folded` with the shift of ``rescale`` and multipliers near its own."""
     steps = thresholds(conv.scaling, least, greatest)
     needed = np.arange(-127, 128, dtype=np.int64) << (32 + rescale.shift)
     offsets, multipliers = np.zeros_like(least), np.zeros_like(least)
