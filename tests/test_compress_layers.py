@@ -251,6 +251,20 @@ def test_layers_are_chosen_by_name_and_size() -> None:
         layers.chosen(graph, LayerSettings(layers=("conv7",)))
 
 
+def test_layers_too_wide_for_moments_are_left_alone() -> None:
+    wide = graphs.dense_chain(layers.MAX_TAPS + 1, 2)
+    assert layers.chosen(wide, LayerSettings()) == ()
+    done = cluster_weights.apply(wide, ClusterSettings(entries=2), Context())
+    assert done.nodes == wide.nodes
+
+
+def test_examples_are_no_more_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = digits.data()[0]
+    assert len(layers.calibration(digits.graph(), train, LayerSettings())) == 1024
+    monkeypatch.setattr(layers, "MEMORY_BYTES", 10 * 8 * 8 * 32)
+    assert len(layers.calibration(digits.graph(), train, LayerSettings())) == 10
+
+
 def test_examples_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match=r"examples of shape \(7, 7, 1\)"):
         layers.quantized(digits.graph(), Data(np.zeros((2, 7, 7, 1), np.float32)))

@@ -40,11 +40,14 @@ CONVOLUTIONS: dict[str, Callable[[Graph, Node], Convolution]] = {
 BATCH, VALUES = 256, 1 << 20
 """Most examples that run through the reference at a time, and values of a tensor in these."""
 
+MEMORY_BYTES = 1 << 28
+"""Most bytes of all examples' values of a tensor."""
+
 PATCHES = 30_000
 """Most input patches of a layer that are taken into account; a part drawn at random beyond."""
 
 MAX_TAPS = 4096
-"""Most weights of an output channel for which second moments are collected."""
+"""Most weights of an output channel: second moments are as many squared."""
 
 LIMIT = 127
 """Largest magnitude of a weight: symmetric, as converters have it."""
@@ -67,7 +70,7 @@ class LayerSettings(Settings):
     """Only so many layers, those with the most weights."""
     min_weights: int = Field(default=64, ge=1)
     """Layers with fewer weights are left as they are."""
-    examples: int = Field(default=256, ge=1, le=100_000)
+    examples: int = Field(default=1024, ge=1, le=100_000)
     """Most examples to calibrate on."""
     correct: bool = True
     """Whether weights make up for each other's errors; else each is taken by itself."""
@@ -102,6 +105,11 @@ class Layer:
     def grouped(self) -> Floats:
         """The weights as (groups, channels of a group, taps), in floating point."""
         return self.weights.reshape(self.groups, -1, self.weights.shape[1]).astype(np.float64)
+
+    @property
+    def moderate(self) -> bool:
+        """Whether second moments of all groups are no more than those of one with most taps."""
+        return self.groups * int(self.weights.shape[1]) ** 2 <= MAX_TAPS**2
 
     @property
     def zeros(self) -> float:
@@ -201,7 +209,10 @@ def layer_at(graph: Graph, position: int) -> Layer:
 
 
 def chosen(graph: Graph, settings: LayerSettings) -> tuple[Layer, ...]:
-    """The layers that ``settings`` name; raises :class:`InputError` for a name there is not."""
+    """The layers that ``settings`` name, but those that are not :attr:`Layer.moderate`.
+
+    Raises :class:`InputError` for a name there is not.
+    """
     layers = layers_of(graph)
     for pattern in settings.layers:
         if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
@@ -213,6 +224,7 @@ def chosen(graph: Graph, settings: LayerSettings) -> tuple[Layer, ...]:
         for layer in layers
         if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)
         and layer.weights.size >= settings.min_weights
+        and layer.moderate
     ]
     if settings.largest is not None:
         by_size = sorted(found, key=lambda layer: -layer.weights.size)[: settings.largest]
@@ -239,6 +251,13 @@ def quantized(graph: Graph, data: Data) -> Array:
     steps = np.clip(np.rint(values / tensor.scale) + tensor.zero_point, low, high)
     whole: Array = steps.astype(tensor.dtype)
     return whole
+
+
+def calibration(graph: Graph, data: Data, settings: LayerSettings) -> Array:
+    """The examples to calibrate on, as :func:`quantized`; fewer where they would fill memory."""
+    largest = max(t.bytes for t in graph.tensors if not t.constant)
+    count = min(settings.examples, max(1, MEMORY_BYTES // max(largest, 1)))
+    return quantized(graph, data.first(count))
 
 
 def batched(graph: Graph, count: int) -> Graph:
@@ -393,7 +412,7 @@ def rewrite(
                 graph = _settled(graph, layer, solve(layer, unknown))
                 step()
             return checked(graph)
-        inputs = quantized(graph, context.train.first(settings.examples))
+        inputs = calibration(graph, context.train, settings)
         first, graph = graph, start or graph
         originals, now = Examples(first, inputs), Examples(first, inputs)
         last = max(wanted, default=-1)
@@ -403,10 +422,8 @@ def rewrite(
             )
             if position in wanted:
                 layer = layer_at(first, position)
-                moments = Moments.unknown(layer.groups, layer.weights.shape[1])
-                if layer.weights.shape[1] <= MAX_TAPS:
-                    moments = moments_of(layer, first, graph, originals, now, context.seed)
-                    moments = moments.about_means() if settings.correct_bias else moments
+                moments = moments_of(layer, first, graph, originals, now, context.seed)
+                moments = moments.about_means() if settings.correct_bias else moments
                 graph = _settled(graph, layer, solve(layer, moments))
                 step()
             if position < last:
@@ -425,7 +442,7 @@ def survey(
     graph: Graph, layers: Collection[Layer], context: Context, settings: LayerSettings, what: str
 ) -> dict[int, Moments]:
     """Moments of the inputs of ``layers`` in ``graph``, by position."""
-    inputs = quantized(graph, context.data(what).first(settings.examples))
+    inputs = calibration(graph, context.data(what), settings)
     examples = Examples(graph, inputs)
     wanted = {layer.position: layer for layer in layers}
     found = {}

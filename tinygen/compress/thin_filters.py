@@ -254,7 +254,7 @@ def apply(graph: Graph, settings: ThinSettings, context: Context) -> Graph:
 def _int8(group: Group, every: Mapping[int, Layer]) -> bool:
     positions = (*group.producers, *group.followers, *group.consumers)
     return all(p in every and every[p].dtype == "int8" for p in positions) and all(
-        every[p].weights.shape[1] <= layers.MAX_TAPS for p in group.consumers
+        every[p].moderate for p in positions
     )
 
 
@@ -333,7 +333,7 @@ def _fitted(
         bias[outputs.get(position, [])] = 0
         start = layers.with_layer(start, layer, Solution(weights, layer.scales, bias))
     first = min({*inputs, *outputs})
-    touched = [layer for position, layer in every.items() if position >= first]
+    touched = [layer for p, layer in every.items() if p >= first and layer.moderate]
 
     def solve(layer: Layer, moments: Moments) -> Solution | None:
         mask = _mask(layer, inputs, outputs).reshape(layer.grouped.shape)
