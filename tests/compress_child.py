@@ -60,7 +60,7 @@ def install() -> None:
     space.DRAWS, space.SLOTS, space.PRESETS = DRAWS, SLOTS, PRESETS  # type: ignore[assignment]
 
 
-def interrupt_after(trials: int, number: int) -> None:
+def stop_after(trials: int, number: int) -> None:
     """Send this process a signal when so many trials are through, the last not yet recorded."""
     told = 0
     print_row = report.Lines.__call__
@@ -77,7 +77,5 @@ def interrupt_after(trials: int, number: int) -> None:
 
 if __name__ == "__main__":
     install()
-    if os.environ.get("KILL_AFTER"):
-        name = os.environ.get("KILL_WITH", "SIGINT")
-        interrupt_after(int(os.environ["KILL_AFTER"]), getattr(signal, name))
+    stop_after(int(os.environ["KILL_AFTER"]), signal.SIGKILL)
     main(sys.argv[1:])

@@ -15,6 +15,7 @@ from tinygen.errors import InputError, TinyGenError
 from tinygen.graph import Array
 
 SUFFIXES = (".keras", ".h5")
+_MAGIC = (b"PK\x03\x04", b"\x89HDF")  # of zip archives, and of HDF5
 BATCH = 256
 HINT = 'pip install "tinygen[train]"'
 
@@ -28,7 +29,10 @@ def load_keras(path: Path) -> Any:
 
     Raises :class:`InputError` when it cannot be read, :class:`TinyGenError` without Keras.
     """
-    importers.read(path)
+    if not importers.read(path).startswith(_MAGIC):
+        raise InputError(
+            f"{path.name}: not a Keras model", "save one with model.save('name.keras')"
+        )
     keras = import_keras()
     try:
         with warnings.catch_warnings():
@@ -64,18 +68,27 @@ def predict(model: Any, inputs: Array, progress: Progress = silent) -> Array:
             "not one of each"
         )
     shaped = _shaped(model.name, inputs, tuple(model.inputs[0].shape[1:]))
-    fixed = model.inputs[0].shape[0]
-    batch = fixed or BATCH
-    padded = -(-len(shaped) // batch) * batch if fixed else len(shaped)
-    shaped = np.resize(shaped, (padded, *shaped.shape[1:]))
+    try:
+        return _in_batches(model, shaped, BATCH, progress)
+    except (ValueError, RuntimeError, TypeError):  # of layers that count on the batch
+        if not model.inputs[0].shape[0]:
+            raise
+        return _in_batches(model, shaped, int(model.inputs[0].shape[0]), progress)
+
+
+def _in_batches(model: Any, inputs: Array, batch: int, progress: Progress) -> Array:
+    """Outputs for ``inputs``, so many at a time; the last run takes some again, if need be."""
+    count = len(inputs)
+    batch = min(batch, count)
     results = []
-    with progress("running the float model", len(shaped)) as step:
-        for start in range(0, len(shaped), batch):
-            part = shaped[start : start + batch]
-            results.append(np.asarray(model(part, training=False), np.float32))
-            for _ in part:
+    with progress("running the float model", count) as step:
+        for start in range(0, count, batch):
+            first = min(start, count - batch)
+            found = np.asarray(model(inputs[first : first + batch], training=False), np.float32)
+            results.append(found[start - first :])
+            for _ in results[-1]:
                 step()
-    return np.concatenate(results)[: len(inputs)]
+    return np.concatenate(results)
 
 
 def interpret(path: Path, inputs: Array, progress: Progress = silent) -> Array:

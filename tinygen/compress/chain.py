@@ -92,7 +92,7 @@ def tidy() -> None:
         import keras
 
         keras.backend.clear_session()
-    gc.collect()
+        gc.collect()
 
 
 def write(path: Path, data: bytes) -> None:

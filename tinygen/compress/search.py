@@ -504,8 +504,10 @@ class _Job:
 
     def _distinct(self, results: Sequence[Mapping[str, Any]]) -> list[Row]:
         """A study's rows, those of each recipe once."""
-        rows = [row(done) for done in results]
-        return list({self._key(made): made for made in reversed(rows)}.values())[::-1]
+        found: dict[str, Row] = {}
+        for done in results:
+            found.setdefault(self._key(row(done)), row(done))
+        return list(found.values())
 
     def _more(self, results: Sequence[Mapping[str, Any]]) -> bool:
         """Whether to go on; recipes that were drawn again count little."""

@@ -259,7 +259,7 @@ def _pictures(outcome: Outcome) -> dict[str, bytes]:
         return {}
     found = {}
     with rc_context({"svg.hashsalt": "tinygen", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(7, 4.5))
         FigureCanvasAgg(figure)
         _draw(figure.subplots(), outcome, rows)
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
