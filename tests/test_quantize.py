@@ -230,14 +230,17 @@ def test_weights_on_their_channels_grid_come_out_as_its_integers(
     assert np.allclose(made.real, weights, rtol=1e-6)
 
 
-def test_clustered_weights_have_few_integers() -> None:
+@pytest.mark.parametrize("weight_range", ["max", "mse"])
+def test_clustered_weights_have_few_integers(weight_range: WeightRange) -> None:
     random = np.random.default_rng(0)
     codebook = np.array([-1, -0.61, -0.3, -0.11, 0, 0.13, 0.37, 0.8], dtype=np.float32)
-    chosen = random.integers(0, 8, (1, 3, 3, 24))
-    chosen[0, 0, 0] = 0
-    tops = random.uniform(0.1, 4, 24).astype(np.float32)
-    made = weight_scales.quantize((codebook[chosen] * tops).astype(np.float32), 3)
-    assert set(np.unique(made.values)) == set(np.rint(codebook * 127).astype(int))
+    chosen = random.integers(1, 8, (24, 3, 3, 16))
+    chosen[:, 0, 0, 0] = 0
+    tops = random.uniform(0.1, 4, (24, 1, 1, 1)).astype(np.float32)
+    weights = (codebook[chosen] * tops).astype(np.float32)
+    for bits, largest in ((8, 127), (5, 15)):
+        made = weight_scales.quantize(weights, 0, bits, weight_range=weight_range)
+        assert set(np.unique(made.values)) == set(np.rint(codebook * largest).astype(int))
 
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=str)
@@ -265,8 +268,9 @@ def test_a_step_is_one_scale_for_all_weights() -> None:
     assert 3.5 < np.abs(weights).max() / scale <= 7
 
 
-def test_the_search_for_the_least_error_finds_it() -> None:
-    weights = random_weights(3, 200)
+@pytest.mark.parametrize("taps", [200, 100_000])
+def test_the_search_for_the_least_error_finds_it(taps: int) -> None:
+    weights = random_weights(3, taps)
     weights[0, 0] = 12.0
     for bits in (4, 6, 8):
         plain, best = (

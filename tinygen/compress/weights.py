@@ -26,6 +26,9 @@ SHRINKS = np.linspace(1, 0.3, 71)
 GRIDS = (1, 3, 7, 15, 31, 63)
 """Steps up to the largest weight of 2 to 7 bits."""
 
+CODEBOOK = 32
+"""Most values that a codebook in flash has."""
+
 ON_GRID = 1e-4
 """How far from an integer a weight over its step may be, from rounding alone."""
 
@@ -67,7 +70,8 @@ def quantize(
     """``weights`` (float32) with output channels along ``axis`` as integers of ``bits`` bits.
 
     ``weight_range`` ``max`` lets the largest weight be the largest integer, ``mse`` tries smaller
-    ranges too and takes that of the smallest squared error.  ``step`` is a scale for the whole
+    ranges too and takes that of the smallest squared error, unless weights are clustered: channels
+    of different ranges would no longer share their few values.  ``step`` is a scale for the whole
     tensor: weights beyond its range saturate; ``power_of_two`` is the finest that saturates none.
     No scale is below ``least`` (one value or one a channel).
     """
@@ -78,7 +82,7 @@ def quantize(
     if step is None:
         steps = grid_of(groups, tops, largest)
         scale = tops / steps
-        if weight_range == "mse" and steps == largest:
+        if weight_range == "mse" and steps == largest and not is_clustered(groups, tops):
             scale = scale * best_shrink(groups, scale, largest)
         scale = _without_zeros(scale, np.max(least) * DEAD_BIAS)
     elif step == "power_of_two":
@@ -88,7 +92,9 @@ def quantize(
     least = np.asarray(least, dtype=np.float64).reshape(-1)
     scale = np.maximum(scale, least.max() if len(scale) == 1 else least)
     scale = np.array([float32(s) for s in np.maximum(scale, np.finfo(np.float32).tiny)])
-    integers = np.clip(np.rint(rows / scale[:, None]), -largest, largest).astype(np.int8)
+    # Equal parts of different scales differ in their last bits, which must not decide a half.
+    parts = np.round(rows / scale[:, None], 4)
+    integers = np.clip(np.rint(parts), -largest, largest).astype(np.int8)
     shape = np.moveaxis(weights, axis, 0).shape
     values = np.ascontiguousarray(np.moveaxis(integers.reshape(shape), 0, axis))
     return Quantized(values, scale, axis)
@@ -104,6 +110,15 @@ def grid_of(groups: Array, tops: Array, largest: int) -> int:
         if steps < largest and np.abs(parts * steps - np.rint(parts * steps)).max() < ON_GRID:
             return steps
     return largest
+
+
+def is_clustered(groups: Array, tops: Array) -> bool:
+    """Whether weights over their row's largest (``tops``) are at most ``CODEBOOK`` values.
+
+    One value may fall, with its rounding, on two neighbouring steps of ``ON_GRID``.
+    """
+    parts = groups / np.where(tops > 0, tops, 1)[:, None]
+    return len(np.unique(np.rint(parts / ON_GRID))) <= 2 * CODEBOOK
 
 
 def _without_zeros(scale: Array, otherwise: float) -> Array:
