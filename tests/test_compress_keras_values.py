@@ -180,6 +180,24 @@ def test_ranges_follow_values_and_shared_values_stay_shared() -> None:
     assert low == 0 and high == pytest.approx(float(np.max(first)), rel=0.15)
 
 
+def test_zeros_and_shared_values_survive_into_int8() -> None:
+    context = Context(train=nets.digits()[0])
+    few = prune.PruneSettings(sparsity=0.75, pattern="1x4", layers={"one": 0.5}, epochs=0)
+    sparse = prune.apply(nets.trained(), few, context)
+    shared = cluster.apply(sparse, cluster.ClusterSettings(entries=8, epochs=1), context)
+    result = qat.apply(shared, qat.QatSettings(ranges="lsq", epochs=1), context)
+    graph = quantize.quantize(result, quantize.Settings(), context)
+    layers = quantize.layers(graph)
+    assert [layer.name for layer in layers] == ["one", "two", "three", "four"]
+    for layer in layers:
+        made = graph.at(graph.nodes[layer.position].inputs[1]).data
+        rows = made.reshape(len(made), -1)
+        assert len(np.unique(rows)) <= 8
+        was = kernel_rows(sparse, layer.name)
+        assert (was == 0).mean() >= 0.48
+        assert not rows[was == 0].any()
+
+
 def test_four_bits_are_better_when_trained_for() -> None:
     from tinygen import reference
 

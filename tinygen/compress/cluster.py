@@ -11,7 +11,7 @@ are entries.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -47,7 +47,9 @@ class ClusterSettings(train.Training):
         description="evenly spaced, evenly many weights for each, or drawn far from each other",
     )
     depthwise: bool = Field(default=False, description="cluster depthwise filters too")
-    layers: dict[str, int] = Field(default={}, description="entries of single layers, by name")
+    layers: dict[str, Annotated[int, Field(ge=2, le=256)]] = Field(
+        default={}, description="entries of single layers, by name"
+    )
     skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
     epochs: int = Field(
         default=5, ge=0, le=100_000, description="passes over the data; 0: no training"

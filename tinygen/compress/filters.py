@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -56,7 +56,9 @@ class FilterSettings(train.Training):
     multiple: int = Field(
         default=4, ge=1, le=64, description="numbers of channels are multiples of this"
     )
-    layers: dict[str, float] = Field(default={}, description="amount of single layers, by name")
+    layers: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default={}, description="amount of single layers, by name"
+    )
     skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
     rounds: int = Field(default=1, ge=1, le=100, description="times to prune and train in turn")
 

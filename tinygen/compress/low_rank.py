@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -48,7 +48,9 @@ class LowRankSettings(train.Training):
         description="how kernels with a window are split; auto takes what saves most",
     )
     multiple: int = Field(default=4, ge=1, le=64, description="ranks are multiples of this")
-    layers: dict[str, float] = Field(default={}, description="energy of single layers, by name")
+    layers: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={}, description="energy of single layers, by name"
+    )
     skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
     epochs: int = Field(
         default=5, ge=0, le=100_000, description="passes over the data; 0: no training"

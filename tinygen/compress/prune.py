@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -41,7 +41,9 @@ class PruneSettings(train.Training):
         default=False, description="prune depthwise filters too, weight by weight"
     )
     skip: tuple[str, ...] = Field(default=(), description="names of layers to leave alone")
-    layers: dict[str, float] = Field(default={}, description="sparsity of single layers, by name")
+    layers: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default={}, description="sparsity of single layers, by name"
+    )
     ramp: float = Field(
         default=0.6, ge=0, le=1, description="part of the training in which it rises"
     )
