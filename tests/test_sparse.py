@@ -39,6 +39,17 @@ def thinned(graph: Graph, zeros: float, seed: int = 0, block: int = 1) -> Graph:
     return graph.with_tensor(1, data=blocks.reshape(-1)[: weights.size].reshape(weights.shape))
 
 
+def blocked(graph: Graph, zeros: float, seed: int = 0) -> Graph:
+    """``graph`` with zeros for four inputs of two channels at a time in its first layer."""
+    random = np.random.default_rng(seed)
+    weights = graph.required(graph.nodes[0], 1).data
+    assert weights is not None
+    taps = weights.reshape(len(weights) // 2, 2, -1)
+    fours = random.random((len(taps), 1, -(-taps.shape[2] // 4))) < zeros
+    gone = np.repeat(fours, 4, axis=2)[:, :, : taps.shape[2]]
+    return graph.with_tensor(1, data=np.where(gone, 0, taps).astype(np.int8).reshape(weights.shape))
+
+
 def few_valued(graph: Graph) -> Graph:
     """``graph`` with no more than fourteen values of its first layer's weights, and zero."""
     weights = graph.required(graph.nodes[0], 1).data
@@ -79,7 +90,21 @@ def networks() -> dict[str, Graph]:
         graph = thinned(convolution(image, filters, attrs, seed=i), (0.5, 0.8)[i % 2], seed=i)
         graph = few_valued(graph) if i > 1 else graph
         made[f"window{i}"] = graph if i % 2 else with_output(graph, -128)
+    for i, (image, filters, zeros) in enumerate(BLOCKS):
+        graph = blocked(convolution(image, filters, PIXEL, seed=i), zeros, seed=i)
+        made[f"blocks{i}"] = with_output(graph, (-9, -128)[i % 2])
     return made
+
+
+BLOCKS = (
+    ((5, 6, 8), (4, 3, 3), 0.6),
+    ((6, 7, 3), (6, 3, 3), 0.8),
+    ((1, 7, 32), (8, 1, 1), 0.7),
+    ((1, 6, 30), (4, 1, 1), 0.6),
+    ((1, 5, 32), (6, 1, 1), 1.0),
+    ((1, 4, 1200), (4, 1, 1), 0.995),
+)
+"""Images, filters and shares of zeros in blocks."""
 
 
 WINDOWS = (
@@ -159,6 +184,12 @@ def test_networks_reach_every_kernel() -> None:
         "conv2d_sparse_xtensa_split10",
         "dense_sparse_coded",
         "dense_sparse_coded_per_channel",
+        "conv2d_by_fours_quads_dsp_exact_wide",
+        "conv2d_by_fours_quads_dsp_rest",
+        "dense_by_fours_quads_dsp_exact_three",
+        "dense_by_fours_quads_dsp_ones_ragged",
+        "dense_by_fours_quads_dsp_ones",
+        "dense_by_fours_quads_dsp",
         "dense_sparse_coded_dsp",
         "dense_sparse_coded_dsp_exact",
         "dense_by_fours_sparse_coded_dsp_ones_ragged",
@@ -301,6 +332,18 @@ def test_three_quarters_of_zeros_make_a_convolution_faster(board: str) -> None:
     assert kernel.encoding == "sparse"
     thin, full = cost(graph, core, kernel), cost(graph, core, dense)
     assert thin.instructions < (0.85 if board == "qemu_m4" else 0.6) * full.instructions
+
+
+def test_blocks_of_zeros_halve_a_convolution() -> None:
+    core = boards.load("qemu_m4")
+    graph = with_output(blocked(convolution((8, 8, 16), (16, 3, 3)), 0.75), -128)
+    kernel, dense = taken(graph, core.features)
+    assert kernel.encoding == "blocks"
+    thin, full = cost(graph, core, kernel), cost(graph, core, dense)
+    assert thin.instructions < 0.5 * full.instructions
+    assert thin.cycles is not None
+    assert kernel.bound <= thin.instructions
+    assert abs(kernel.cycles - thin.cycles) < 0.1 * thin.cycles
 
 
 COSTLY = {

@@ -8,7 +8,7 @@ and, where the two rounded steps are needed, its shift.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from tinygen.ops import dsp
 from tinygen.ops.base import Arg, Const, Function, Input, Kernel, Output
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution, Lower
-from tinygen.ops.sparse import FORMS, MOST_ENTRIES, Form, codes, entries, sparse
+from tinygen.ops.sparse import FORMS, MOST_ENTRIES, Entries, Form, codes, entries, sparse
 
 _NEARBY = 31
 """Taps from an entry to the next, at most, where a tap is eight bytes and a gap a byte."""
@@ -116,7 +116,23 @@ def _rows(conv: Convolution, form: Form) -> Kernel | None:
     )
 
 
-def _by_fours(
+Way = Callable[[Convolution, Kernel | None, Array, int, int], Kernel | None]
+"""From a kernel of :mod:`tinygen.ops.dsp`, its weights (channels, taps) in the order in which it
+takes them, how often it takes four pixels and how often one."""
+
+
+def by_entries(form: Form) -> Way:
+    """Entry by entry."""
+
+    def way(
+        conv: Convolution, kernel: Kernel | None, weights: Array, blocks: int, singles: int
+    ) -> Kernel | None:
+        return _entries(conv, form, kernel, weights, blocks, singles) if sparse(conv) else None
+
+    return way
+
+
+def _entries(
     conv: Convolution, form: Form, kernel: Kernel | None, weights: Array, blocks: int, singles: int
 ) -> Kernel | None:
     """``kernel`` of :mod:`tinygen.ops.dsp`, which prepares four pixels at a time for ``weights``
@@ -176,11 +192,97 @@ def _without_zeros(arg: Arg, functions: Mapping[str, str], weights: Array) -> Ar
     return Const("weights", weights) if isinstance(arg, Const) and arg.role == "weights" else arg
 
 
-def dense_by_fours(form: Form) -> Lower:
+MOST_QUADS = 0.75
+"""Share of fours of inputs that may have weights where those without are left out."""
+
+
+def quads_of(conv: Convolution, weights: Array) -> Array | None:
+    """Which fours of ``weights`` (channels, taps) have any in either of two channels, bool (pairs
+    of channels, fours); None when most have."""
+    if conv.channels % 2:
+        return None
+    fours = dsp.by_fours(weights).reshape(conv.channels // 2, 2, -1, 4)
+    present: Array = (fours != 0).any(axis=(1, 3))
+    return present if present.mean() <= MOST_QUADS else None
+
+
+def by_quads(
+    conv: Convolution, kernel: Kernel | None, weights: Array, blocks: int, singles: int
+) -> Kernel | None:
+    """``kernel`` of :mod:`tinygen.ops.dsp` without fours of inputs in which both of two channels
+    have zeros."""
+    present = quads_of(conv, weights) if kernel is not None else None
+    words = dsp.paired_weights(weights) if present is not None else None
+    scale = dsp.scaling(conv, (dsp.SHIFT,)) if words is not None else None
+    if kernel is None or present is None or words is None or scale is None:
+        return None
+    present[~present.any(axis=1), 0] = True
+    stream = entries(present.astype(np.int8), together=2)
+    exact = "_exact" if scale.exact else ""
+    ours = {
+        f"multiply_block{exact}": f"sparse_quads{exact}",
+        f"multiply_one{exact}": f"sparse_quads_one{exact}",
+    }
+    dense = dsp._products(conv, scale, words.shape[1], blocks)
+    after = (68, 87) if scale.exact else (33, 50)
+    pairs, taken = conv.channels // 2, stream.values.size
+    finish = 34 if scale.exact else 14
+    return replace(
+        kernel,
+        name=dsp._name(
+            f"{'dense' if conv.dense else 'conv2d'}_by_fours_quads_dsp{exact}", dict(kernel.params)
+        ),
+        args=tuple(
+            _without_zeros(arg, ours, _quad_stream(conv, stream, weights, words, scale))
+            for arg in kernel.args
+        ),
+        helpers=(
+            *(h for h in kernel.helpers if not h.startswith(("multiply_block", "single_pixel"))),
+            f"sparse_quads{exact}",
+            f"scale_output{exact}",
+            *((f"sparse_quads_one{exact}",) if singles else ()),
+        ),
+        cycles=kernel.cycles
+        - dense.cycles
+        + blocks * (40 + 38 * taken + (after[1] + 10) * pairs)
+        + singles * 9 * 14 * (taken - pairs * words.shape[1]) // 5,
+        bound=kernel.bound
+        - dense.instructions
+        + blocks * (27 * taken + (after[0] + 8) * pairs)
+        + singles * (14 * taken - pairs * (12 * words.shape[1] + finish) + finish * pairs),
+        encoding="blocks",
+        channels=0,
+    )
+
+
+def _quad_stream(
+    conv: Convolution, stream: Entries, weights: Array, words: Array, scale: dsp.Scaling
+) -> Array:
+    """What ``sparse_quads`` reads, for every two channels: their starts; a word of gaps before
+    each two fours of inputs, and four of weights; multipliers and shifts."""
+    pairs = np.repeat(np.arange(conv.channels // 2), stream.counts)
+    ends = np.cumsum(stream.gaps)
+    before = np.concatenate([[0], ends])[np.cumsum(stream.counts) - stream.counts]
+    both = words.reshape(-1, 2, words.shape[1])[pairs, :, ends - before[pairs]]
+    both = (both * (stream.values != 0)[:, None]).reshape(-1, 4)
+    groups = np.cumsum(stream.counts // 2)
+    more = np.ones(len(both), dtype=np.int64)
+    more[groups - 1] = 0
+    gaps = stream.gaps.reshape(-1, 2) @ np.array([1, 1 << 8]) + (more << 16)
+    body = np.concatenate([gaps[:, None], both], axis=1).astype(np.uint32)
+    around = dsp.stream(conv, weights, words, scale).data.reshape(conv.channels // 2, -1)
+    around = np.delete(around, np.s_[2 : 2 + 2 * words.shape[1]], axis=1)
+    parts = []
+    for pair, rows in enumerate(np.split(body, groups[:-1])):
+        parts += [around[pair, :2], rows.reshape(-1), around[pair, 2:]]
+    return np.concatenate(parts)
+
+
+def dense_by_fours(way: Way) -> Lower:
     """Rows by fours."""
 
     def lower(conv: Convolution) -> Kernel | None:
-        if not conv.dense or not sparse(conv):
+        if not conv.dense or conv.pixels < 2 or not sparse(conv, 1 - MOST_QUADS):
             return None
         kernel = dsp.dense(conv)
         blocks, singles = divmod(conv.pixels, 4)
@@ -188,23 +290,27 @@ def dense_by_fours(form: Form) -> Lower:
             blocks, singles = blocks - 1, singles + 4
         if kernel is not None and kernel.params["three"]:
             blocks, singles = blocks + 1, 0
-        return _by_fours(conv, form, kernel, conv.taps, blocks, singles)
+        return way(conv, kernel, conv.taps, blocks, singles)
 
     return lower
 
 
-def conv2d(form: Form) -> Lower:
+def conv2d(way: Way) -> Lower:
     """Windows of four pixels at a time."""
 
     def lower(conv: Convolution) -> Kernel | None:
-        if conv.dense or conv.groups > 1 or not sparse(conv):
+        if conv.dense or conv.groups > 1 or not sparse(conv, 1 - MOST_QUADS):
             return None
         blocks = conv.output[0] * -(-conv.output[1] * conv.output[2] // 4)
-        return _by_fours(conv, form, dsp.conv2d(conv), dsp.window_taps(conv), blocks, 0)
+        return way(conv, dsp.conv2d(conv), dsp.window_taps(conv), blocks, 0)
 
     return lower
 
 
-DENSE = tuple(("dsp", way(form), dsp.FEATURES) for way in (dense_by_fours, dense) for form in FORMS)
-CONV2D = tuple(("dsp", conv2d(form), dsp.FEATURES) for form in FORMS)
+WAYS: tuple[Way, ...] = (*(by_entries(form) for form in FORMS), by_quads)
+DENSE = (
+    *(("dsp", dense_by_fours(way), dsp.FEATURES) for way in WAYS),
+    *(("dsp", dense(form), dsp.FEATURES) for form in FORMS),
+)
+CONV2D = tuple(("dsp", conv2d(way), dsp.FEATURES) for way in WAYS)
 """Ways for :func:`tinygen.ops.convolution.variants`."""
