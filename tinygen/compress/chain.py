@@ -41,7 +41,8 @@ class Chain:
         value = hashlib.sha256("\n".join((__version__, *self.inputs)).encode()).hexdigest()
         for step in recipe:
             settings = step.settings.model_dump(mode="json")
-            said = json.dumps([value, step.method.name, settings], sort_keys=True)
+            files = [_digest(path) for _, path in step.settings if isinstance(path, Path)]
+            said = json.dumps([value, step.method.name, settings, files], sort_keys=True)
             value = hashlib.sha256(said.encode()).hexdigest()
         return value[:24]
 
@@ -84,6 +85,11 @@ class Chain:
         value = compute()
         write(path, json.dumps(value).encode())
         return value
+
+
+def _digest(path: Path) -> str:
+    """Of the file at ``path``; "" without one, which its method will find missing."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def tidy() -> None:

@@ -49,6 +49,9 @@ DRAWS: Mapping[str, Mapping[str, Draw]] = {
         "amount": Number(0.2, 0.6, 0.05),
         "scope": _any("layer", "global"),
     },
+    "distill": {
+        "width": Number(0.25, 0.75, 0.125),
+    },
     "low_rank": {
         "energy": Number(0.8, 0.98, 0.02),
     },
@@ -99,7 +102,7 @@ _FINISH = Slot("finish", ("cluster_weights", "round_weights"))
 
 SLOTS: Mapping[Kind, tuple[Slot, ...]] = {
     "keras": (
-        Slot("shrink", ("prune_filters", "low_rank")),
+        Slot("shrink", ("prune_filters", "distill", "low_rank")),
         Slot("thin", ("prune",)),
         Slot("share", ("cluster", "qat")),
         Slot("quantize", ("quantize",), may_be_empty=False),
@@ -133,6 +136,7 @@ PRESETS: tuple[tuple[Mapping[str, Any], ...], ...] = (
     ({"method": "prune", "sparsity": 0.7}, _TRAINED),
     ({"method": "prune_filters", "amount": 0.4}, _TRAINED),
     ({"method": "prune_filters", "amount": 0.4}, {"method": "prune", "sparsity": 0.6}, _TRAINED),
+    ({"method": "distill", "width": 0.5}, _TRAINED),
 )
 """What a search tries first, quick ones ahead: recipes that often do well.  Those for which a space
 lacks a method are left out."""
