@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import compress_child
@@ -355,6 +356,24 @@ def test_a_failing_method_ends_its_trial_alone(
     code, document, _ = run(words(small, tmp_path, "--trials", "3"), capsys)
     assert code == 0
     assert [row["note"] for row in document["rows"]] == ["", "failed: RuntimeError: asked to", ""]
+
+
+def test_a_float_model_that_lost_far_too_much_is_given_up() -> None:
+    """Behind the step that lost it, the ones after not being carried out."""
+    step = Method("f", "float", "", "", Settings, lambda n, s, c: n)
+    steps = parse([{"method": "f"}] * 3, (step,))
+    asked = []
+
+    def points(prefix: Any) -> float:
+        asked.append(len(prefix))
+        return (99.0, 100 - 0.5 - search.HOPELESS - 0.1, 0.0)[len(prefix) - 1]
+
+    limits = search.Limits(accuracy_loss=0.5)
+    job: Any = SimpleNamespace(request=SimpleNamespace(limits=limits), _float_points=points)
+    given = search.Row("given", float_points=100.0)
+    assert search._Job._hopeless(job, steps, given) == pytest.approx(5.6)
+    assert asked == [1, 2]
+    assert search._Job._hopeless(job, steps[:1], given) is None
 
 
 def test_without_labels_the_given_model_is_the_judge(
