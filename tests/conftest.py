@@ -6,6 +6,10 @@ import os
 
 import pytest
 
+# Tests run side by side: libraries that start a thread a core would wait for each other.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 EXPECTED = (
     "TINYGEN_TFLM_DIR names no TFLM tree",  # TFLM's sources are in no package registry
     "reference models not at",  # they lie beside the repository where they are at hand
