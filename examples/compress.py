@@ -6,14 +6,17 @@
 A recipe is a TOML file of ``[[compress]]`` tables, as ``tinygen compress --recipe`` reads it:
 ``examples/lenet/small.toml``, or one of those for every network in ``examples/recipes``, in which a
 single method is at work.  It starts from the trained float network.  Methods that train do so on
-the training set with drawn variants of it added, never on the test set.  Every random choice has a
-fixed seed.  Writes ``examples/lenet/lenet_small.tflite``, or into ``build/examples/lenet`` for a
-single method.
+the training set, with as many drawn variants of each example added as the file's ``copies`` says,
+never on the test set.  Every random choice has a fixed seed.  Networks between the steps are kept
+in ``build/examples``.  Writes ``examples/lenet/lenet_small.tflite``, or for a single method into
+``build/examples/lenet``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -24,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from examples import common
-from tinygen.compress import METHODS, Context, Recipe, parse
+from tinygen.compress import METHODS, Context, Recipe, parse, recipe
 from tinygen.datasets import Data
 from tinygen.exporters import tflite as exporter
 from tinygen.graph import Graph
@@ -34,8 +37,6 @@ OWN = ("small", "fast")
 """Recipes that each network has: least flash, and fewer instructions too."""
 
 SHARED = common.HERE / "recipes"
-COPIES = 3
-"""Variants drawn of each training example."""
 
 
 def recipes(name: str) -> dict[str, Path]:
@@ -47,7 +48,7 @@ def recipes(name: str) -> dict[str, Path]:
 
 def read(path: Path) -> Recipe:
     """The steps in a recipe file; raises :class:`tinygen.errors.InputError`."""
-    return parse(tomllib.loads(path.read_text(encoding="utf-8"))["compress"], METHODS)
+    return parse(recipe.from_file(path), METHODS)
 
 
 def output(name: str, word: str) -> Path:
@@ -56,28 +57,47 @@ def output(name: str, word: str) -> Path:
     return folder / name / f"{name}_{word}.tflite"
 
 
-def varied(name: str, data: Data) -> Data:
-    """``data`` with :data:`COPIES` variants of each example, in random order."""
+def copies(path: Path) -> int:
+    """Variants to draw of each training example."""
+    return int(tomllib.loads(path.read_text(encoding="utf-8")).get("copies", 0))
+
+
+def varied(name: str, data: Data, count: int) -> Data:
+    """``data`` with ``count`` variants of each example, in random order."""
     augment = importlib.import_module(f"examples.{name}.train").AUGMENT
     draw = np.random.default_rng(SEED)
-    copies = [data.inputs, *(augment(data.inputs, draw) for _ in range(COPIES))]
+    inputs = [data.inputs, *(augment(data.inputs, draw) for _ in range(count))]
     assert data.labels is not None
-    everything = Data(np.concatenate(copies), np.tile(data.labels, len(copies)))
+    everything = Data(np.concatenate(inputs), np.tile(data.labels, len(inputs)))
     return everything.take(draw.permutation(len(everything)))
 
 
-def run(name: str, steps: Recipe) -> Graph:
-    """The int8 graph that ``steps`` make of the float network of an example."""
+def run(name: str, steps: Recipe, count: int) -> Graph:
+    """The int8 graph that ``steps`` make of the float network of an example, with its training set
+    and ``count`` variants of each of that."""
     import keras
 
     train = common.load(common.train_file(name))
-    kept, held = train.split(0.1, SEED)
-    context = Context(varied(name, kept), held, SEED, progress=told)
+    learnt, held = train.split(0.1, SEED)
+    context = Context(varied(name, learnt, count), held, SEED, progress=told)
     network: Any = keras.models.load_model(common.keras_file(name))
-    for step in steps:
+    for number, step in enumerate(steps, 1):
+        kept = common.BUILD / name / "steps" / f"{_digest(name, steps[:number], count)}.keras"
+        if step.method.stage == "float" and kept.is_file():
+            network = keras.models.load_model(kept)
+            continue
         network = step.method.apply(network, step.settings, context)
+        if step.method.stage == "float" and step.method.name != "qat":  # whose ranges no file has
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            network.save(kept)
     assert isinstance(network, Graph), "the recipe does not quantize"
     return network
+
+
+def _digest(name: str, steps: Recipe, count: int) -> str:
+    """Of all that the network after ``steps`` depends on, but for the methods' code."""
+    text = json.dumps([recipe.document(steps), count]).encode()
+    return hashlib.sha256(text + common.keras_file(name).read_bytes()).hexdigest()[:16]
 
 
 @contextmanager
@@ -92,7 +112,8 @@ def make(name: str, word: str) -> Path:
     print(f"{name} {word}", file=sys.stderr)
     common.seed(SEED)
     path = output(name, word)
-    graph = run(name, read(recipes(name)[word]))
+    source = recipes(name)[word]
+    graph = run(name, read(source), copies(source))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(exporter.dump(graph))
     return path
