@@ -313,6 +313,8 @@ class _Job:
         own = request.output.with_suffix(".study.db")
         own.parent.mkdir(parents=True, exist_ok=True)
         study = open_study(request.study or own, self._name(), request.seed, request.resume)
+        if request.resume and not study.results():
+            self.watch.say("compress: no search with these settings is there; this begins one")
         for done in study.results():
             self._remember(row(done))
         presets = drawn.presets()
