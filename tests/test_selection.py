@@ -152,7 +152,7 @@ def test_every_encoding_before_every_kernel(
 def test_every_encoding_before_every_kernel_of_all_cores(
     isa: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = plans(monkeypatch, isa)
+    made = plans(monkeypatch, isa, 5)
     with HostModels(made, tmp_path, features=frozenset({isa})) as host:
         for name, p in made.items():
             check(p, lambda inputs, name=name: host.run(name, inputs)[0])
