@@ -21,8 +21,8 @@ from tinygen.importers import tflite
 from tinygen.ops import BY_NAME, int16
 from tinygen.ops.dsp import FEATURES as DSP
 
-QUICK, WIDE = 15, 300
-QUICK_IN_C, WIDE_IN_C = 3, 200
+QUICK, WIDE = 15, 120
+QUICK_IN_C, WIDE_IN_C = 3, 60
 MANY = 60
 """Models among which there are some for every kernel."""
 
