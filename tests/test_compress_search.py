@@ -90,7 +90,10 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 
 
 def tried(document: Any) -> list[Any]:
-    return [(row["recipe"], row["points"], row["figures"]["weights"]) for row in document["rows"]]
+    return [
+        (row["recipe"], row["points"], row["figures"] and row["figures"]["weights"])
+        for row in document["rows"]
+    ]
 
 
 # ---- recipes -------------------------------------------------------------------------------------
