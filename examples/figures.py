@@ -15,9 +15,13 @@ from typing import Any
 from benchmarks import results
 from examples import common
 from tinygen import bench, boards, datasets
+from tinygen.compile import compile_model
 
 FILE = Path(__file__).with_name("figures.json")
 BOARD = "qemu_m4"
+WEIGHED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+HOLDING = ("weights", "codebook", "counts")
+"""Roles of constants in which weights lie."""
 
 
 def load() -> dict[str, Any]:
@@ -30,11 +34,18 @@ def cost(path: Path) -> dict[str, int]:
     """Instructions and bytes of one network on a Cortex-M4.
 
     ``library`` is the model's code and constants, ``constants`` its weights, biases and
-    multipliers, ``flash`` and ``ram`` all of the minimal program.
+    multipliers, ``flash`` and ``ram`` all of the minimal program.  ``weights`` are the bytes of the
+    arrays that hold weights, with codebooks, and with biases where kernels read these in between;
+    ``elements`` is how many weights the file has.
     """
     found = bench.bench(path, boards.load(BOARD))
     flash = found.sizes.flash
+    compiled = compile_model(path, boards.load(BOARD))
+    constants = [c for step in compiled.plan.steps for c in step.kernel.constants]
+    kernels = [compiled.graph.at(n.inputs[1]) for n in compiled.graph.nodes if n.op in WEIGHED]
     return {
+        "elements": sum(kernel.elements for kernel in kernels),
+        "weights": sum(c.data.nbytes for c in constants if c.role in HOLDING),
         "instructions": found.instructions,
         "constants": flash.weights,
         "library": flash.weights + flash.code,

@@ -28,7 +28,7 @@ PAGE = common.HERE.parent / "docs" / "compression-results.md"
 MOST_LOST = 0.5
 """Points of accuracy; what loses more is set in brackets."""
 
-COLUMNS = ("accuracy", "points", "constants", "library", "RAM", "instructions")
+COLUMNS = ("accuracy", "points", "weights", "constants", "library", "RAM", "instructions")
 
 
 def key(name: str, word: str) -> str:
@@ -70,6 +70,7 @@ def row(label: str, found: dict[str, Any], plain: dict[str, Any]) -> str:
         f"{found['accuracy']:.2%}",
         lost if points >= -MOST_LOST - 1e-9 else f"({lost})",
     ]
+    cells.append(f"{found['weights']:,}{_ratio(plain['elements'] / found['weights'])}")
     for column in ("constants", "library", "ram"):
         cells.append(f"{found[column]:,}{_ratio(plain[column] / found[column])}")
     share = found["instructions"] / plain["instructions"]
@@ -78,7 +79,7 @@ def row(label: str, found: dict[str, Any], plain: dict[str, Any]) -> str:
 
 
 def _ratio(ratio: float) -> str:
-    return "" if ratio == 1 else f" ({ratio:.1f}x)"
+    return "" if 0.95 < ratio < 1.05 else f" ({ratio:.1f}x)"
 
 
 def section(name: str, known: dict[str, dict[str, Any]], plain: dict[str, Any]) -> Iterable[str]:
@@ -171,10 +172,12 @@ int8 of the same network (TensorFlow's converter). Made by `python -m examples.t
 of the recipes **small** and **fast** are committed, and tests hold them to `examples/figures.json`.
 
 Accuracy is on the whole test set (`data.py` of each example), computed by the generated C; points
-lost above 0.5 are in brackets. Constants are all that the model has in flash beside code: weights
-as encoded, codebooks, biases, multipliers; library is that and the model's code, both in bytes. RAM
-is of the minimal program of `tinygen bench --board qemu_m4`, instructions are of one inference
-there, with their ratio to plain int8. The planner is left alone: `tinygen bench` without options.
+lost above 0.5 are in brackets. Weights are the bytes that they take in flash as encoded, codebooks
+included (and biases where kernels read them in between), against one byte for each weight of the
+plain network. Constants are all that the model has in flash beside code, so biases and multipliers
+too; library is that and the model's code. RAM is of the minimal program of
+`tinygen bench --board qemu_m4`, instructions are of one inference there, with their ratio to plain
+int8. The planner is left alone: `tinygen bench` without options.
 """
 
 RECIPES = """\

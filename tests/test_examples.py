@@ -65,7 +65,7 @@ def test_recipes_bring_what_is_claimed(name: str, file: str) -> None:
     """Against plain int8 of the same network; the figures themselves are held above."""
     plain, found = (DOCUMENT["results"][name][f] for f in (f"{name}_int8", file))
     assert found["accuracy"] >= plain["accuracy"] - 0.005 - 1e-9
-    assert 4 * found["constants"] <= plain["constants"]
+    assert 4 * found["weights"] <= plain["elements"]
     assert 2 * found["library"] <= plain["library"]
     faster = 1.2 if file.endswith("small") else FAST.get(name, 0.5)
     assert found["instructions"] <= faster * plain["instructions"]
@@ -77,7 +77,7 @@ def test_structure_is_in_the_weights(name: str, file: str) -> None:
     kernels = [graph.at(node.inputs[1]).data for node in graph.nodes if node.op in WEIGHED]
     largest = max((k for k in kernels if k is not None), key=lambda k: k.size)
     assert len(np.unique(largest)) <= 32
-    assert (largest == 0).mean() > 0.3
+    assert (largest == 0).mean() > 0.7 or file.endswith("fast")
 
 
 def test_distillation_helps_with_every_seed() -> None:
