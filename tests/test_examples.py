@@ -41,7 +41,13 @@ def test_samples_are_like_the_test_set(name: str) -> None:
     assert counts.min() > 0.3 * len(sample) / sample.classes
 
 
-@pytest.mark.parametrize(("name", "file"), list(FILES))
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        pytest.param(*f, id=f[1], marks=() if f[1].endswith("fast") else (pytest.mark.wide,))
+        for f in FILES
+    ],
+)
 def test_accuracy_is_what_it_was(name: str, file: str) -> None:
     """To the example: the same network, the same arithmetic."""
     said = DOCUMENT["results"][name][file]
