@@ -518,6 +518,7 @@ def test_stopped_search_goes_on_as_if_it_had_not_been(
     assert (parts / "out.tflite").read_bytes() == (whole / "out.tflite").read_bytes()
 
 
+@pytest.mark.wide
 def test_searches_repeat_by_their_seed_and_share_a_journal(
     rounding: None, small: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,7 +142,7 @@ def emulated(graphs: dict[str, Graph], folder: Path) -> dict[str, bool]:
 
 @pytest.mark.parametrize(
     "made",
-    [products, windows, depthwise_windows, columns, sums],
+    [products, windows, pytest.param(depthwise_windows, marks=pytest.mark.wide), columns, sums],
     ids=lambda f: f.__name__,
 )
 def test_all_shapes(made: object, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def check(made: Plan, run: Callable[[Sequence[Array]], Sequence[Array]]) -> None
         assert np.array_equal(run(inputs)[0], reference.run(graph, inputs)[0])
 
 
-@pytest.mark.parametrize("isa", ["dsp", "xtensa"])
+@pytest.mark.parametrize("isa", ["dsp", pytest.param("xtensa", marks=pytest.mark.wide)])
 def test_every_encoding_before_every_kernel(
     isa: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,11 +162,11 @@ def test_every_encoding_before_every_kernel_of_all_cores(
     ("board", "isa"),
     [
         ("qemu_m4", "dsp"),
-        ("qemu_m3", "armv7m"),
+        pytest.param("qemu_m3", "armv7m", marks=pytest.mark.wide),
         ("qemu_m0", "armv6m"),
-        ("qemu_rv32", "rv32m"),
-        ("qemu_xtensa", "xtensa"),
-        ("qemu_m55", "mve"),
+        pytest.param("qemu_rv32", "rv32m", marks=pytest.mark.wide),
+        pytest.param("qemu_xtensa", "xtensa", marks=pytest.mark.wide),
+        pytest.param("qemu_m55", "mve", marks=pytest.mark.wide),
     ],
 )
 def test_encodings_on_emulated_cores(
