@@ -184,11 +184,10 @@ def _best(planner: Planner, goal: Goal, optimize: Optimize) -> Plan:
     plain = planner.plan(optimize)
     if not planner.encodable(goal.limit):
         return plain
-    planners = [planner]
+    drafts = [(planner, planner.plan(optimize, 0))]
+    rooms = planner.rooms(plain.arena_bytes)
     for again in selection.AGAIN:
-        limit = replace(goal.limit, again=again)
-        planners += planner.encoding(limit, optimize, plain.arena_bytes)
-    drafts = [(made, made.plan(optimize, 0)) for made in planners]
+        drafts += planner.encoding(replace(goal.limit, again=again), optimize, rooms)
 
     def worth(draft: tuple[Planner, Plan]) -> tuple[int, float]:
         over = max(draft[1].arena_bytes - goal.ram_limit, 0) if goal.ram_limit is not None else 0
@@ -245,23 +244,25 @@ class Planner:
         """Whether weights could be encoded within ``limit``."""
         return selection.encodable(self._found, limit)
 
-    def encoding(self, limit: Limit, optimize: Optimize, arena: int) -> Iterator[Planner]:
-        """Planners with encoded weights, which may fill ``arena`` bytes for nothing.
+    def encoding(
+        self, limit: Limit, optimize: Optimize, rooms: Sequence[Room]
+    ) -> Iterator[tuple[Planner, Plan]]:
+        """Planners with encoded weights, and drafts of their plans.
 
         The first saves as much flash as ``limit`` allows.  In each of the others one of the layers
         that set its peak has plain weights again.
         """
-        rooms = self._rooms(arena)
         chosen = selection.select(self._found, self.features, limit, self.small, rooms)
         for _ in range(MOST_ENCODED):
             planner = self.choosing(chosen)
-            yield planner
-            peak = self._largest(planner.plan(optimize, 0), chosen)
+            draft = planner.plan(optimize, 0)
+            yield planner, draft
+            peak = self._largest(draft, chosen)
             if peak is None:
                 break
             chosen = (*chosen[:peak], self.options[peak], *chosen[peak + 1 :])
 
-    def _rooms(self, arena: int) -> list[Room]:
+    def rooms(self, arena: int) -> list[Room]:
         """What RAM each node has for decoded weights where ``arena`` bytes are taken anyway."""
         rooms = []
         for i in range(len(self._nodes)):
