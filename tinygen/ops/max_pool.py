@@ -6,13 +6,19 @@ Arithmetic: TFLM ``kernels/internal/reference/integer_ops/pooling.h`` and
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import clamp
 from tinygen.ops import int16, pooling
-from tinygen.ops.base import Kernel, Op, Variant
+from tinygen.ops.base import Input, Kernel, Op, Output, Variant
 from tinygen.ops.common import activation_limits, image_input, version_by_type
+from tinygen.ops.dsp import FEATURES
+
+UNROLLED = 9
+"""Pixels under a window up to which the kernel with the DSP extension reads them without a loop."""
 
 
 def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
@@ -27,6 +33,28 @@ def lower(graph: Graph, node: Node) -> Kernel:
     return pooling.kernel(graph, node, "max_pool", "max_pool/portable.c.j2", ())
 
 
+def lower_dsp(graph: Graph, node: Node) -> Kernel | None:
+    """Four channels at a time with Arm's DSP extension."""
+    source, limits = graph.required(node, 0), activation_limits(graph, node, node.attrs.activation)
+    if source.dtype != "int8" or source.shape[3] < 4:
+        return None
+    portable = lower(graph, node)
+    limited = limits != (-128, 127)
+    pixels, taps = graph.output(node).elements // source.shape[3], portable.params["taps"]
+    words = -(-source.shape[3] // 4)
+    unrolled = taps <= UNROLLED and not portable.params["padded"]
+    return replace(
+        portable,
+        name=f"{portable.name}_dsp",
+        template="max_pool/dsp.c.j2",
+        params={**portable.params, "limited": limited, "unrolled": unrolled},
+        args=(Input(0), Output(0), *(limits if limited else ())),
+        helpers=("dsp", "dsp_larger"),
+        cycles=pixels * (words * (3 if unrolled else 9) * taps + 8),
+        bound=pixels * words * (3 * taps - 1),
+    )
+
+
 OP = Op(
     name="MAX_POOL_2D",
     options="Pool2DOptions",
@@ -37,5 +65,5 @@ OP = Op(
     shapes=pooling.shapes,
     reference=reference,
     rows=pooling.unpadded,
-    variants=(Variant("portable", lower),),
+    variants=(Variant("dsp", lower_dsp, FEATURES), Variant("portable", lower)),
 )

@@ -10,7 +10,15 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.ops.base import Input, Kernel, Output, Shape
-from tinygen.ops.common import ACTIVATIONS, PADDINGS, Window, activation_limits, code_of, lookup
+from tinygen.ops.common import (
+    ACTIVATIONS,
+    PADDINGS,
+    Window,
+    activation_limits,
+    code_of,
+    lookup,
+    overlap,
+)
 
 MAX_EXTENT = 1 << 15
 """Largest window extent and stride taken: more than any image has."""
@@ -95,7 +103,10 @@ def reduce_windows(
 
 
 def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[str, ...]) -> Kernel:
-    """Portable kernel: per output pixel, four channels at a time over the window's rows."""
+    """Portable kernel: per output pixel, four channels at a time over the window's rows.
+
+    The cycles are those of a Cortex-M4.
+    """
     batch, height, width, depth = graph.required(node, 0).shape
     dtype = graph.required(node, 0).dtype
     window = window_of(node)
@@ -111,6 +122,8 @@ def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[st
         "top": pads.top, "left": pads.left, "padded": pads.any, "taps": size[0] * size[1],
         "element": f"{dtype}_t",
     }  # fmt: skip
+    int8 = dtype == "int8"
+    outputs = batch * rows * columns * depth
     shape = "x".join(map(str, (*graph.required(node, 0).shape[1:], "to", rows, columns)))
     name += "16" if dtype == "int16" else ""
     return Kernel(
@@ -119,7 +132,14 @@ def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[st
         params=params,
         args=(Input(0), Output(0), *activation_limits(graph, node, node.attrs.activation)),
         helpers=helpers,
+        overlap=over(graph, node) if int8 else {},
+        cycles=outputs * (16 + 7 * window.kernel[0] * window.kernel[1]),
     )
+
+
+def over(graph: Graph, node: Node) -> dict[int, int]:
+    """Where the output may lie over the input when windows are read pixel by pixel, int8."""
+    return {0: overlap(graph.required(node, 0).shape, graph.output(node).shape, window_of(node))}
 
 
 def same_quantization(graph: Graph, node: Node) -> bool:

@@ -1,0 +1,122 @@
+"""Convolutions of few input channels with Arm's DSP extension (Cortex-M4, M7, M33).
+
+Windows of such layers, mostly a network's first, are a few bytes a row, so that laying them out one
+by one costs more than the products.  Here the rows of the image under a row of outputs become lines
+of 16-bit numbers once, with padding at both ends, and every pair of neighbouring numbers is one
+``SMLAD`` away, wherever it begins: loads need not be aligned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.numerics import wrap32
+from tinygen.ops.base import Const, Input, Kernel, Output, Scratch
+from tinygen.ops.common import overlap
+from tinygen.ops.convolution import Convolution
+from tinygen.ops.dsp import FEATURES, SCALE, SHIFT, scaling
+from tinygen.ops.portable import whole_bytes
+
+LONGEST = 16
+"""Taps of a kernel's row up to which its products are unrolled."""
+
+SCRATCH = 2048
+"""Bytes that lines and unpacked weights may take."""
+
+__all__ = ["FEATURES", "conv2d", "schedule"]
+
+INT16_MAX = (1 << 15) - 1
+
+FURTHEST = 4095
+"""Largest offset of a load."""
+
+Load = tuple[int, int, bool]
+"""Of four pixels which, in which of two registers its numbers are, and whether they must be
+loaded."""
+
+
+def conv2d(conv: Convolution) -> Kernel | None:
+    """Four pixels of a row and two channels at a time; pixels left over go with those before."""
+    (kernel, stride), pads = (conv.window.kernel, conv.window.stride), conv.pads
+    rows, columns = conv.output[1:3]
+    run, step = kernel[1] * conv.depth, stride[1] * conv.depth
+    if conv.groups > 1 or conv.channels < 2 or columns < 4 or not 1 < run <= LONGEST:
+        return None
+    if conv.window.dilation[1] > 1 or pads.left * conv.depth > INT16_MAX:
+        return None
+    scale = scaling(conv, (SHIFT,))
+    words = (run + 1) // 2
+    width = conv.image[2] * conv.depth
+    length = max(pads.left * conv.depth + width, (columns - 1) * step + 2 * words)
+    length += length % 2
+    pairs = -(-conv.channels // 2)
+    scratch = 2 * length * kernel[0] + 8 * pairs * kernel[0] * words
+    furthest = 2 * (3 * step + 2 * words)
+    if scale is None or scratch > SCRATCH or max(furthest, 2 * length) > FURTHEST:
+        return None
+    shape = (conv.image[0], conv.image[1], width, rows, columns, kernel[0], run, stride[0],
+             conv.window.dilation[0], pads.top, pads.left * conv.depth, conv.channels,
+             conv.zero_point)  # fmt: skip
+    if max(shape) > INT16_MAX:
+        return None
+    loads = schedule(step, words)
+    loaded = sum(load for word in loads for _, _, load in word)
+    after = 68 if scale.exact else 33
+    block = kernel[0] * (9 * words + loaded) + after
+    return Kernel(
+        name="_".join(["conv2d_lines_dsp", *(["exact"] if scale.exact else [])]),
+        template="conv2d/dsp_lines.c.j2",
+        params={
+            "exact": scale.exact,
+            "loads": loads,
+            "step": step,
+            "pitch": 2 * length,
+            "odd": run % 2 == 1,
+            "ragged": columns % 4 > 0,
+            "shift": SHIFT,
+        },
+        args=(
+            Input(0),
+            Output(0),
+            Scratch(scratch),
+            Const("shape", np.array(shape, dtype=np.int16)),
+            whole_bytes(conv.taps.reshape(-1)),
+            Const("start", wrap32(SCALE * conv.folded_bias + scale.offset).astype(np.int32)),
+            Const("multiplier", scale.multiplier.astype(np.int32)),
+            *((Const("shift", scale.shift.astype(np.int8)),) if scale.exact else ()),
+            scale.rounding,
+        ),
+        helpers=("dsp", "dsp_widen"),
+        overlap={0: overlap(conv.image, conv.output, conv.window, columns)},
+        cycles=conv.output[0] * rows * row_cycles(conv, loads, step, scale.exact)
+        + 9 * kernel[0] * words * 2 * pairs,
+        bound=conv.output[0] * rows * -(-columns // 4) * pairs * block,
+    )
+
+
+def row_cycles(conv: Convolution, loads: list[list[Load]], step: int, exact: bool) -> int:
+    """What a row of outputs takes."""
+    kernel_rows, columns, pairs = conv.window.kernel[0], conv.output[2], -(-conv.channels // 2)
+    loaded = [pixel * step % 2 for word in loads for pixel, _, load in word if load]
+    products = kernel_rows * (11 * len(loads) + 2 * len(loaded) + sum(loaded) + 8)
+    calls = pairs * (1 + (columns % 4 > 0))
+    widened = kernel_rows * (11 * conv.image[2] * conv.depth // 4 + 30)
+    return pairs * -(-columns // 4) * (products + (110 if exact else 60)) + 60 * calls + widened
+
+
+def schedule(step: int, words: int) -> list[list[Load]]:
+    """For each word of a window's row the four pixels in the order in which they are multiplied.
+
+    Pixels are ``step`` numbers apart.  What a register still holds of the word before comes first.
+    """
+    held: list[int | None] = [None, None]
+    made = []
+    for word in range(words):
+        places = [pixel * step + 2 * word for pixel in range(4)]
+        ready = [pixel for pixel in range(4) if places[pixel] in held]
+        order = [(pixel, held.index(places[pixel]), False) for pixel in ready]
+        for i, pixel in enumerate(pixel for pixel in range(4) if pixel not in ready):
+            held[i % 2] = places[pixel]
+            order.append((pixel, i % 2, True))
+        made.append(order)
+    return made
