@@ -1,11 +1,12 @@
 """The table of what each method brings on each example network: ``docs/compression-results.md``.
 
-    python -m examples.table [NETWORK ...] [--only RECIPE,RECIPE]
+    python -m examples.table [NETWORK ...] [--only RECIPE,RECIPE] [--measure]
 
 Runs every recipe of a single method that has not been run yet (networks and figures are kept in
 ``build/examples``, by the recipe's text and the float network), measures what comes out, and writes
 the page anew from all that there is; what is missing, the page says.  Figures of the committed
-networks are those of ``examples/figures.json``.
+networks are those of ``examples/figures.json``.  With ``--measure`` networks that are there are
+measured again, as after a change of kernels.
 """
 
 from __future__ import annotations
@@ -51,11 +52,12 @@ def cached(name: str, word: str) -> dict[str, Any] | None:
     return found if found["key"] == key(name, word) else None
 
 
-def measured(name: str, word: str) -> dict[str, Any]:
-    """Figures of a recipe, which is run if it has not been."""
+def measured(name: str, word: str, again: bool) -> dict[str, Any]:
+    """Figures of a recipe, which is run if it has not been; measured ``again`` if it has."""
     found = cached(name, word)
-    if found is None:
-        found = {"key": key(name, word), **figures.worth(name, compress.make(name, word))}
+    if found is None or again:
+        path = compress.make(name, word) if found is None else compress.output(name, word)
+        found = {"key": key(name, word), **figures.worth(name, path)}
         kept = common.BUILD / name / f"{name}_{word}.json"
         kept.write_text(json.dumps(found), encoding="utf-8")
     return found
@@ -120,10 +122,6 @@ def distilled() -> Iterable[str]:
         "Few examples are where a teacher helps. With all 8,000 images the same student gained "
         "0.1 points, which is within the spread, and on the motion network students of a quarter "
         "of the filters were worse for being taught."
-    )
-    yield (
-        "Few examples are where a teacher helps: with all 8,000 images the same student gained 0.1 "
-        "points, within the spread, and students of the motion network were worse for being taught."
     )
     yield ""
 
@@ -205,13 +203,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.table")
     parser.add_argument("networks", nargs="*", help="all when none is named")
     parser.add_argument("--only", help="recipes to run, with commas; '' for none")
+    parser.add_argument("--measure", action="store_true", help="again, what has been run")
     options = parser.parse_args(arguments)
     for name in options.networks or common.NAMES:
         for word in compress.recipes(name):
             alone = word not in compress.OWN  # the others are for examples.compress
             if alone and (options.only is None or word in options.only.split(",")):
                 try:
-                    print(name, word, measured(name, word), flush=True)
+                    print(name, word, measured(name, word, options.measure), flush=True)
                 except TinyGenError as error:
                     print(f"{name} {word}: {error}", file=sys.stderr)
     plain = {name: figures.load()["results"][name][f"{name}_int8"] for name in common.NAMES}
