@@ -394,6 +394,17 @@ def test_dead_channels_are_folded_into_the_next_layer(bias: int, tmp_path: Path)
     assert dropped(conv(image(bias=bias), 3, 3)) == [6, 3]
 
 
+@pytest.mark.parametrize("wanted", [-128, -127, -9, 40, 126, 127])
+def test_constant_outputs_come_from_small_accumulators(wanted: int) -> None:
+    """A clamped output has accumulators up to 2^30, which fit no kernel but the portable one."""
+    graph = convolution()
+    scaling = conv2d.requant_of(graph, graph.nodes[0])
+    found = known.accumulators_for(scaling, np.full(4, wanted))
+    assert (scaling.apply(found) == wanted).all()
+    assert not (np.sign(found) * scaling.apply(found - np.sign(found)) == wanted).any()
+    assert np.abs(found).max() < 1 << 16
+
+
 def test_padding_keeps_channels_that_are_not_the_zero_point(tmp_path: Path) -> None:
     assert dropped(conv(image(bias=ZERO), 3, 3, "SAME"), tmp_path) == [6, 3]
     assert dropped(conv(image(), 3, 3, "SAME"), tmp_path) == [12, 3]

@@ -17,6 +17,7 @@ from tinygen.numerics import Int64Array, exact_matmul
 from tinygen.ops import (
     dsp,
     dsp_depthwise,
+    dsp_int4,
     dsp_int16,
     dsp_lines,
     int16,
@@ -251,6 +252,7 @@ OP = Op(
             ("dsp", dsp.conv2d, dsp.FEATURES),
             ("dsp", dsp_lines.conv2d, dsp_lines.FEATURES),
             ("dsp", dsp_depthwise.planes, dsp.FEATURES),
+            ("dsp", dsp_int4.dense, dsp_int4.FEATURES),
             *sparse_dsp.DENSE,
             *sparse_dsp.CONV2D,
             *scalar.DENSE,

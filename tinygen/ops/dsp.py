@@ -264,7 +264,7 @@ def dense_row(conv: Convolution) -> Kernel | None:
         ]
     )
     codes = Codes(values, 4 * quads, "paired")
-    eight_cycles = whole // 8 * (45 * quads + 60)
+    eight_cycles = whole // 8 * (43 * quads + 60)
     left_cycles = (conv.channels - whole) * 16 * quads
     finish = conv.channels * (20 if scale.exact else 14)
     return Kernel(

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import exact_matmul
-from tinygen.ops import dsp, dsp_int16, int16, mve, portable, scalar, sparse, sparse_dsp
+from tinygen.ops import dsp, dsp_int4, dsp_int16, int16, mve, portable, scalar, sparse, sparse_dsp
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -182,6 +182,7 @@ OP = Op(
             ("mve", mve.dense, mve.FEATURES),
             ("dsp", dsp.dense, dsp.FEATURES),
             ("dsp", dsp.dense_row, dsp.FEATURES),
+            ("dsp", dsp_int4.dense, dsp_int4.FEATURES),
             *sparse_dsp.DENSE,
             *scalar.DENSE,
             *sparse.DENSE,

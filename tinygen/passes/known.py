@@ -413,10 +413,17 @@ def _ranges(scaling: Requant, least: Int64Array, most: Int64Array) -> tuple[Arra
 
 
 def accumulators_for(scaling: Requant, wanted: Int64Array) -> Int64Array:
-    """The least accumulators (channels) of moderate size that become at least ``wanted``.
+    """The accumulators (channels) nearest to 0, of moderate size, that become ``wanted``.
 
-    A search by halving; the caller checks what they become.
+    Large ones would forbid the kernels that need small ones; a clamped output has both.  The caller
+    checks what they become.
     """
+    least, beyond = (_least_for(scaling, values) for values in (wanted, wanted + 1))
+    return np.clip(0, least, np.maximum(beyond - 1, least))
+
+
+def _least_for(scaling: Requant, wanted: Int64Array) -> Int64Array:
+    """The least accumulators that become at least ``wanted``: a search by halving."""
     low = np.full(wanted.size, -(1 << 30), dtype=np.int64)
     high = np.full(wanted.size, 1 << 30, dtype=np.int64)
     while (low < high).any():
