@@ -13,7 +13,18 @@ import numpy as np
 
 from tinygen.graph import Array, Graph, Node
 from tinygen.numerics import exact_matmul
-from tinygen.ops import dsp, dsp_int4, dsp_int16, int16, mve, portable, scalar, sparse, sparse_dsp
+from tinygen.ops import (
+    dsp,
+    dsp_int4,
+    dsp_int16,
+    int4,
+    int16,
+    mve,
+    portable,
+    scalar,
+    sparse,
+    sparse_dsp,
+)
 from tinygen.ops.base import Op, Shape
 from tinygen.ops.common import (
     ACTIVATIONS,
@@ -186,6 +197,7 @@ OP = Op(
             *sparse_dsp.DENSE,
             *scalar.DENSE,
             *sparse.DENSE,
+            ("portable", int4.dense, int4.FEATURES),
             ("portable", portable.dense, portable.FEATURES),
         ),
     ),

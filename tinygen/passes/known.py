@@ -419,7 +419,8 @@ def accumulators_for(scaling: Requant, wanted: Int64Array) -> Int64Array:
     checks what they become.
     """
     least, beyond = (_least_for(scaling, values) for values in (wanted, wanted + 1))
-    return np.clip(0, least, np.maximum(beyond - 1, least))
+    nearest: Int64Array = np.clip(0, least, np.maximum(beyond - 1, least))
+    return nearest
 
 
 def _least_for(scaling: Requant, wanted: Int64Array) -> Int64Array:

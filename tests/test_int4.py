@@ -1,4 +1,4 @@
-"""Dense layers whose weights have four bits, with Arm's DSP extension."""
+"""Dense layers of one row whose weights have four bits, computed as they lie."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from host_c import HostModels
 
 from tinygen import boards, plan, reference, selection
 from tinygen.graph import Array, Graph, Quant
-from tinygen.ops import dsp_int4, fully_connected
+from tinygen.ops import dsp_int4, fully_connected, int4
 from tinygen.ops.dsp import FEATURES as DSP
 from tinygen.selection import Option
 
@@ -69,17 +69,23 @@ def networks() -> dict[str, Graph]:
     }
 
 
-def chosen(graph: Graph) -> str:
-    (step,) = plan.make(graph, DSP).steps
+def chosen(graph: Graph, features: frozenset[str] = DSP) -> str:
+    (step,) = plan.make(graph, features).steps
     return step.kernel.name
 
 
+NAMES = {
+    DSP: {f"dense_int4_dsp{more}" for more in ("", "_exact", "_exact_clamped")},
+    int4.FEATURES: {"dense_int4"},
+}
+
+
 @pytest.mark.usefixtures("preferred")
-def test_every_number_of_channels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("features", NAMES, ids=["dsp", "portable"])
+def test_every_number_of_channels(features: frozenset[str], tmp_path: Path) -> None:
     graphs = networks()
-    names = {chosen(graph) for graph in graphs.values()}
-    assert names == {f"dense_int4_dsp{more}" for more in ("", "_exact", "_exact_clamped")}
-    with HostModels(graphs, tmp_path, features=DSP) as host:
+    assert {chosen(graph, features) for graph in graphs.values()} >= NAMES[features]
+    with HostModels(graphs, tmp_path, features=features) as host:
         for name, graph in graphs.items():
             shape = graph.at(graph.inputs[0]).shape
             given = [random_inputs(graph, seed) for seed in range(3)]
@@ -90,10 +96,11 @@ def test_every_number_of_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("preferred")
-def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
-    graphs = list(networks().values())[::2]
+@pytest.mark.parametrize("board", ["qemu_m4", "qemu_m0", "qemu_rv32", "qemu_xtensa"])
+def test_emulated_cores(board: str, tmp_path: Path) -> None:
+    graphs = list(networks().values())[:: 2 if board == "qemu_m4" else 6]
     inputs = [random_inputs(graph, 7) for graph in graphs]
-    found = emulated_c.run(boards.load("qemu_m4"), graphs, inputs, tmp_path)
+    found = emulated_c.run(boards.load(board), graphs, inputs, tmp_path)
     for graph, given, outputs in zip(graphs, inputs, found, strict=True):
         assert np.array_equal(outputs[0], reference.run(graph, given)[0])
 
@@ -105,6 +112,13 @@ def test_half_the_flash_for_a_tenth_of_cycles() -> None:
     assert dense.kernel.encoding == "dense"
     assert step.kernel.bytes < 0.55 * dense.kernel.bytes
     assert step.kernel.cycles < 1.1 * dense.kernel.cycles
+
+
+@pytest.mark.parametrize("features", [frozenset(), frozenset({"rv32m"}), frozenset({"armv6m"})])
+def test_half_the_flash_on_other_cores(features: frozenset[str]) -> None:
+    (step,) = plan.make(four_bits(401, 33), features).steps
+    assert step.kernel.name == "dense_int4"
+    assert step.kernel.bytes < 0.6 * 401 * 33
 
 
 @pytest.mark.usefixtures("preferred")
