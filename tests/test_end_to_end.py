@@ -75,11 +75,11 @@ def test_settings_file(tmp_path: Path) -> None:
 def test_memory_is_traded_as_asked(tmp_path: Path) -> None:
     """Less RAM in each step from speed to ram; a limit takes the first step that meets it."""
     arenas = {
-        goal: tinygen("inspect", DIGITS, "--optimize", goal)["arena"]
+        goal: tinygen("inspect", DIGITS, "--board", "qemu_m4", "--optimize", goal)["arena"]
         for goal in ("speed", "balanced", "ram")
     }
     assert arenas["ram"] < arenas["balanced"] == arenas["speed"], "too little to save"
-    limited = tinygen("inspect", DIGITS, "--ram-limit", arenas["ram"])
+    limited = tinygen("inspect", DIGITS, "--board", "qemu_m4", "--ram-limit", arenas["ram"])
     assert limited["arena"] == arenas["ram"]
     (tmp_path / "tinygen.toml").write_text('[build]\nboard = "qemu_m4"\noptimize = "ram"\n')
     made = tinygen("build", cwd=tmp_path)
