@@ -4,6 +4,7 @@
 
 Measures every committed int8 network of the four examples: accuracy on the whole test set (which
 ``data.py`` makes), how many of the committed examples are right, and what ``tinygen bench`` says.
+Writes the table of compressed networks in ``README.md`` anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from tinygen.compile import compile_model
 FILE = Path(__file__).with_name("figures.json")
 BOARD = "qemu_m4"
 WEIGHED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+README = common.HERE.parent / "README.md"
+BEGIN = "<!-- compressed: made by python -m examples.figures -->"
+END = "<!-- /compressed -->"
 HOLDING = ("weights", "codebook", "counts")
 """Roles of constants in which weights lie."""
 
@@ -64,6 +68,31 @@ def worth(name: str, path: Path) -> dict[str, Any]:
     }
 
 
+def readme(page: str, document: dict[str, Any]) -> str:
+    """``page`` with the table between :data:`BEGIN` and :data:`END` made anew."""
+    head, _, rest = page.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    lines = [
+        "| network | accuracy | weights, bytes | with code, bytes | RAM, bytes | instructions |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, files in document["results"].items():
+        plain = files[f"{name}_int8"]
+        for file in (f"{name}_{word}" for word in ("int8", "small", "fast")):
+            if file in files:
+                lines.append(_row(file, files[file], plain))
+    return f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}"
+
+
+def _row(file: str, found: dict[str, Any], plain: dict[str, Any]) -> str:
+    cells = [f"`{file}`", f"{found['accuracy']:.2%}"]
+    for key in ("weights", "library", "ram", "instructions"):
+        ratio = plain["elements" if key == "weights" else key] / found[key]
+        times = "" if found is plain or 0.95 < ratio < 1.05 else f" ({ratio:.1f}x)"
+        cells.append(f"{found[key]:,}{times}")
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     found = {
         name: {
@@ -73,6 +102,7 @@ def main() -> None:
     }
     document = {"tools": results.tools(), "results": found}
     FILE.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    README.write_text(readme(README.read_text("utf-8"), document), encoding="utf-8")
     for by_file in found.values():
         for file, row in by_file.items():
             print(file, ", ".join(f"{key} {value:,}" for key, value in row.items()))

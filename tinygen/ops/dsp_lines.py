@@ -72,6 +72,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
             "step": step,
             "pitch": 2 * length,
             "odd": run % 2 == 1,
+            "kept": kept_rows(conv) > 0,
             "ragged": columns % 4 > 0,
             "shift": SHIFT,
         },
@@ -94,13 +95,21 @@ def conv2d(conv: Convolution) -> Kernel | None:
     )
 
 
+def kept_rows(conv: Convolution) -> int:
+    """Rows of the image that a row of outputs has in common with the one before."""
+    if conv.window.dilation[0] > 1 or conv.output[1] == 1:
+        return 0
+    return max(conv.window.kernel[0] - conv.window.stride[0], 0)
+
+
 def row_cycles(conv: Convolution, loads: list[list[Load]], step: int, exact: bool) -> int:
     """What a row of outputs takes."""
     kernel_rows, columns, pairs = conv.window.kernel[0], conv.output[2], -(-conv.channels // 2)
     loaded = [pixel * step % 2 for word in loads for pixel, _, load in word if load]
     products = kernel_rows * (11 * len(loads) + 2 * len(loaded) + sum(loaded) + 8)
     calls = pairs * (1 + (columns % 4 > 0))
-    widened = kernel_rows * (11 * conv.image[2] * conv.depth // 4 + 30)
+    width, kept = conv.image[2] * conv.depth, kept_rows(conv)
+    widened = (kernel_rows - kept) * (11 * width // 4 + 30) + kept * width
     return pairs * -(-columns // 4) * (products + (110 if exact else 60)) + 60 * calls + widened
 
 
