@@ -72,13 +72,18 @@ def write(name: str, train: Data, test: Data, sample: int) -> None:
 
 
 def seed(value: int) -> None:
-    """Make every random choice of a run the same as in the last: set before the first layer."""
+    """Make every random choice of a run the same as in the last: set before the first layer.
+
+    Sums of several threads have another order on machines with other numbers of cores: one does.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
 
     keras.utils.set_random_seed(value)
     tf.config.experimental.enable_op_determinism()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def batches(data: Data, size: int, epochs: int, augment: Augment | None, seed: int) -> Any:
