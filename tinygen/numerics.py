@@ -17,6 +17,7 @@ import numpy.typing as npt
 Int64Array = npt.NDArray[np.int64]
 IntLike = npt.ArrayLike
 
+INT16_MAX = (1 << 15) - 1
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 LIMITS = {
     "int8": (-128, 127),

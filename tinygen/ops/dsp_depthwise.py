@@ -13,15 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinygen.graph import Array
-from tinygen.numerics import INT32_MAX, Int64Array, wrap32
+from tinygen.numerics import INT16_MAX, INT32_MAX, Int64Array, wrap32
 from tinygen.ops.base import Arg, Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
 from tinygen.ops.dsp import FEATURES
 from tinygen.ops.portable import whole_bytes
 from tinygen.ops.rescale import Rescale, accumulator_range, solve, thresholds
-
-INT16_MAX = (1 << 15) - 1
 
 SHIFTS = (8, 9, 10, 11, 12, 7, 6, 5, 4, 3, 2, 1)
 """Shifts of the requantization in planes, the first that serves: one for all is one function."""

@@ -8,9 +8,11 @@ of 16-bit numbers once, with padding at both ends, and every pair of neighbourin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from tinygen.numerics import wrap32
+from tinygen.numerics import INT16_MAX, wrap32
 from tinygen.ops.base import Const, Input, Kernel, Output, Scratch
 from tinygen.ops.common import overlap
 from tinygen.ops.convolution import Convolution
@@ -23,54 +25,66 @@ LONGEST = 16
 SCRATCH = 2048
 """Bytes that lines and unpacked weights may take."""
 
-__all__ = ["FEATURES", "conv2d", "schedule"]
-
-INT16_MAX = (1 << 15) - 1
-
 FURTHEST = 4095
-"""Largest offset of a load."""
+"""Largest offset of a load, and largest distance of lines."""
 
 Load = tuple[int, int, bool]
 """Of four pixels which, in which of two registers its numbers are, and whether they must be
 loaded."""
 
+__all__ = ["FEATURES", "conv2d", "schedule"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How lines lie: a window's row has ``words`` pairs of numbers, pixels are ``step`` numbers
+    apart, lines ``pitch`` bytes; ``scratch`` bytes hold them and the unpacked weights."""
+
+    words: int
+    step: int
+    pitch: int
+    scratch: int
+
+    @property
+    def fits(self) -> bool:
+        furthest = 2 * (3 * self.step + 2 * self.words)
+        return self.scratch <= SCRATCH and max(furthest, self.pitch) <= FURTHEST
+
+
+def layout(conv: Convolution) -> Layout:
+    """For windows of any size, whether or not it fits."""
+    (rows, columns), depth = conv.window.kernel, conv.depth
+    words, step = (columns * depth + 1) // 2, conv.window.stride[1] * depth
+    read = (conv.output[2] - 1) * step + 2 * words
+    pitch = 4 * -(-max((conv.pads.left + conv.image[2]) * depth, read) // 2)
+    unpacked = 8 * -(-conv.channels // 2) * rows * words
+    return Layout(words, step, pitch, rows * pitch + unpacked)
+
 
 def conv2d(conv: Convolution) -> Kernel | None:
     """Four pixels of a row and two channels at a time; pixels left over go with those before."""
-    (kernel, stride), pads = (conv.window.kernel, conv.window.stride), conv.pads
-    rows, columns = conv.output[1:3]
-    run, step = kernel[1] * conv.depth, stride[1] * conv.depth
-    if conv.groups > 1 or conv.channels < 2 or columns < 4 or not 1 < run <= LONGEST:
+    (kernel_rows, kernel_columns), (rows, columns) = conv.window.kernel, conv.output[1:3]
+    run = kernel_columns * conv.depth
+    if conv.groups > 1 or conv.window.dilation[1] > 1 or conv.channels < 2 or columns < 4:
         return None
-    if conv.window.dilation[1] > 1 or pads.left * conv.depth > INT16_MAX:
+    lines = layout(conv)
+    scale = scaling(conv, (SHIFT,)) if 1 < run <= LONGEST and lines.fits else None
+    shape = (*conv.image[:2], conv.image[2] * conv.depth, rows, columns, kernel_rows, run,
+             conv.window.stride[0], conv.window.dilation[0], conv.pads.top,
+             conv.pads.left * conv.depth, conv.channels, conv.zero_point)  # fmt: skip
+    if scale is None or max(shape) > INT16_MAX:
         return None
-    scale = scaling(conv, (SHIFT,))
-    words = (run + 1) // 2
-    width = conv.image[2] * conv.depth
-    length = max(pads.left * conv.depth + width, (columns - 1) * step + 2 * words)
-    length += length % 2
-    pairs = -(-conv.channels // 2)
-    scratch = 2 * length * kernel[0] + 8 * pairs * kernel[0] * words
-    furthest = 2 * (3 * step + 2 * words)
-    if scale is None or scratch > SCRATCH or max(furthest, 2 * length) > FURTHEST:
-        return None
-    shape = (conv.image[0], conv.image[1], width, rows, columns, kernel[0], run, stride[0],
-             conv.window.dilation[0], pads.top, pads.left * conv.depth, conv.channels,
-             conv.zero_point)  # fmt: skip
-    if max(shape) > INT16_MAX:
-        return None
-    loads = schedule(step, words)
+    loads, pairs = schedule(lines.step, lines.words), -(-conv.channels // 2)
     loaded = sum(load for word in loads for _, _, load in word)
-    after = 68 if scale.exact else 33
-    block = kernel[0] * (9 * words + loaded) + after
+    block = kernel_rows * (9 * lines.words + loaded) + (68 if scale.exact else 33)
     return Kernel(
-        name="_".join(["conv2d_lines_dsp", *(["exact"] if scale.exact else [])]),
+        name="conv2d_lines_dsp_exact" if scale.exact else "conv2d_lines_dsp",
         template="conv2d/dsp_lines.c.j2",
         params={
             "exact": scale.exact,
             "loads": loads,
-            "step": step,
-            "pitch": 2 * length,
+            "step": lines.step,
+            "pitch": lines.pitch,
             "odd": run % 2 == 1,
             "kept": kept_rows(conv) > 0,
             "ragged": columns % 4 > 0,
@@ -79,7 +93,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
         args=(
             Input(0),
             Output(0),
-            Scratch(scratch),
+            Scratch(lines.scratch),
             Const("shape", np.array(shape, dtype=np.int16)),
             whole_bytes(conv.taps.reshape(-1)),
             Const("start", wrap32(SCALE * conv.folded_bias + scale.offset).astype(np.int32)),
@@ -89,8 +103,8 @@ def conv2d(conv: Convolution) -> Kernel | None:
         ),
         helpers=("dsp", "dsp_widen"),
         overlap={0: overlap(conv.image, conv.output, conv.window, columns)},
-        cycles=conv.output[0] * rows * row_cycles(conv, loads, step, scale.exact)
-        + 9 * kernel[0] * words * 2 * pairs,
+        cycles=conv.output[0] * rows * row_cycles(conv, loads, lines.step, scale.exact)
+        + 18 * kernel_rows * lines.words * pairs,
         bound=conv.output[0] * rows * -(-columns // 4) * pairs * block,
     )
 

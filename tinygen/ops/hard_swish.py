@@ -10,6 +10,7 @@ import numpy as np
 
 from tinygen.graph import Graph, Node
 from tinygen.numerics import (
+    INT16_MAX,
     Int64Array,
     IntLike,
     Multiplier,
@@ -19,7 +20,6 @@ from tinygen.numerics import (
 )
 from tinygen.ops import lookup
 
-INT16_MAX = 32767
 HIGH_BITS = 7
 """Bits by which inputs are shifted left to fill 16 bits."""
 
