@@ -17,9 +17,6 @@ from tinygen.ops.base import Input, Kernel, Op, Output, Variant
 from tinygen.ops.common import activation_limits, image_input, version_by_type
 from tinygen.ops.dsp import FEATURES
 
-UNROLLED = 9
-"""Pixels under a window up to which the kernel with the DSP extension reads them without a loop."""
-
 
 def reference(graph: Graph, node: Node, inputs: tuple[Array | None, ...]) -> tuple[Array, ...]:
     (image,) = inputs
@@ -42,15 +39,14 @@ def lower_dsp(graph: Graph, node: Node) -> Kernel | None:
     limited = limits != (-128, 127)
     pixels, taps = graph.output(node).elements // source.shape[3], portable.params["taps"]
     words = -(-source.shape[3] // 4)
-    unrolled = taps <= UNROLLED and not portable.params["padded"]
     return replace(
         portable,
         name=f"{portable.name}_dsp",
         template="max_pool/dsp.c.j2",
-        params={**portable.params, "limited": limited, "unrolled": unrolled},
+        params={**portable.params, "limited": limited},
         args=(Input(0), Output(0), *(limits if limited else ())),
         helpers=("dsp", "dsp_larger"),
-        cycles=pixels * (words * (3 if unrolled else 9) * taps + 8),
+        cycles=pixels * (words * (3 if portable.params["unrolled"] else 9) * taps + 8),
         bound=pixels * words * (3 * taps - 1),
     )
 

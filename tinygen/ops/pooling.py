@@ -26,6 +26,9 @@ MAX_EXTENT = 1 << 15
 MAX_TAPS = {"int8": 1 << 23, "int16": (1 << 16) - 1}
 """Most values under one window: their sum and its rounding fit 32 bits."""
 
+UNROLLED = 9
+"""Pixels under a window up to which kernels read them without a loop."""
+
 Span = tuple[int, int]
 """First row (or column) under a window, and the one after the last."""
 
@@ -103,7 +106,8 @@ def reduce_windows(
 
 
 def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[str, ...]) -> Kernel:
-    """Portable kernel: per output pixel, four channels at a time over the window's rows.
+    """Portable kernel: of windows of a few pixels channel by channel, else four channels at a time
+    over the window's rows.
 
     The cycles are those of a Cortex-M4.
     """
@@ -116,11 +120,14 @@ def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[st
     if not pads.any and size[1] == width:  # the rows under a window follow each other in memory
         size, stride, width = (size[0] * width, 1), (stride[0] * width, 1), 1
         height *= graph.required(node, 0).shape[2]
+    taps = size[0] * size[1]
+    unrolled = not pads.any and taps <= UNROLLED
     params = {
         "batch": batch, "height": height, "width": width, "depth": depth,
         "rows": rows, "columns": columns, "kernel": size, "stride": stride,
-        "top": pads.top, "left": pads.left, "padded": pads.any, "taps": size[0] * size[1],
+        "top": pads.top, "left": pads.left, "padded": pads.any, "taps": taps,
         "element": f"{dtype}_t",
+        "unrolled": unrolled,
     }  # fmt: skip
     int8 = dtype == "int8"
     outputs = batch * rows * columns * depth
@@ -133,7 +140,7 @@ def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[st
         args=(Input(0), Output(0), *activation_limits(graph, node, node.attrs.activation)),
         helpers=helpers,
         overlap=over(graph, node) if int8 else {},
-        cycles=outputs * (16 + 7 * window.kernel[0] * window.kernel[1]),
+        cycles=outputs * (9 + 3 * taps if unrolled else 16 + 7 * taps),
     )
 
 
