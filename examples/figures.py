@@ -76,7 +76,8 @@ def readme(page: str, document: dict[str, Any]) -> str:
         "| network | accuracy | weights, bytes | with code, bytes | RAM, bytes | instructions |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, files in document["results"].items():
+    for name in common.NAMES:
+        files = document["results"][name]
         plain = files[f"{name}_int8"]
         for file in (f"{name}_{word}" for word in ("int8", "small", "fast")):
             if file in files:
