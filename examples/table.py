@@ -191,7 +191,7 @@ Recipes were written with an eye on these test sets, and one standard error is a
 the digits and 0.5 on the keywords. Other seeds say how firm points are (`python -m
 examples.compress lenet fast 12`): lenet **fast** lost 0.15, 0.10 and 0.20 with seeds 11 to 13, and
 keywords **fast** 0.46 and 0.21 with 11 and 12. With four variants drawn of each image instead of
-nine, and as many steps, lenet **fast** lost between 0.05 and 0.70.
+nine, and about as many steps, lenet **fast** lost between 0.05 and 0.70.
 """
 
 RECIPES = """\
