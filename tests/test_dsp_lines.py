@@ -115,8 +115,9 @@ def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("preferred")
-def test_convolutions_on_the_host(tmp_path: Path) -> None:
-    graphs = convolutions()
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.wide)])
+def test_convolutions_on_the_host(half: int, tmp_path: Path) -> None:
+    graphs = dict(list(convolutions().items())[half::2])
     assert kernels(graphs) == {"conv2d_lines_dsp", "conv2d_lines_dsp_exact"}
     check(graphs, tmp_path)
 

@@ -203,7 +203,10 @@ def test_networks_reach_every_kernel() -> None:
         assert wanted in names, sorted(names)
 
 
-@pytest.mark.parametrize("board", ["qemu_m4", "qemu_m3", "qemu_m0"])
+@pytest.mark.parametrize(
+    "board",
+    ["qemu_m4", *(pytest.param(b, marks=pytest.mark.wide) for b in ("qemu_m3", "qemu_m0"))],
+)
 def test_on_the_host(board: str, tmp_path: Path) -> None:
     made = plans(networks(), boards.load(board).features)
     assert len(made) > 20
