@@ -197,6 +197,7 @@ def overlaps() -> dict[str, Graph]:
     return made
 
 
+@pytest.mark.wide
 def test_outputs_may_overlap_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = overlaps()
     plans = {id(graph): overlapping(graph) for graph in graphs.values()}

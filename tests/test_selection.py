@@ -135,7 +135,8 @@ def check(made: Plan, run: Callable[[Sequence[Array]], Sequence[Array]]) -> None
         assert np.array_equal(run(inputs)[0], reference.run(graph, inputs)[0])
 
 
-@pytest.mark.parametrize("isa", ["dsp", pytest.param("xtensa", marks=pytest.mark.wide)])
+@pytest.mark.wide
+@pytest.mark.parametrize("isa", ["dsp", "xtensa"])
 def test_every_encoding_before_every_kernel(
     isa: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

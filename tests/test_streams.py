@@ -182,7 +182,13 @@ def test_streams_of_random_chains(group: int, features: frozenset[str], tmp_path
             assert_runs(host, name, made.graph)
 
 
-@pytest.mark.parametrize("features", [frozenset(), DSP], ids=["portable", "dsp"])
+@pytest.mark.parametrize(
+    "features",
+    [
+        pytest.param(frozenset(), id="portable", marks=pytest.mark.wide),
+        pytest.param(DSP, id="dsp"),
+    ],
+)
 def test_outputs_as_high_over_their_inputs_as_claimed(
     features: frozenset[str], tmp_path: Path
 ) -> None:
