@@ -74,6 +74,12 @@ class Convolution:
         )
 
     @property
+    def limits(self) -> tuple[int, ...]:
+        """Least and greatest output, where an activation leaves less than int8; else nothing."""
+        limits = self.scaling.low, self.scaling.high
+        return () if limits == (-128, 127) else limits
+
+    @property
     def depthwise(self) -> bool:
         return self.filters.shape[3] == 1 and self.groups == self.depth
 

@@ -121,24 +121,16 @@ def stream(conv: Convolution, taps: Array, words: Array, scale: Scaling) -> Cons
 
 def _fewest(conv: Convolution) -> int:
     """Least number of channels for which a kernel of blocks may be called."""
-    return 0 if conv.channels % 2 or _clamped(conv) else 2
-
-
-def _clamped(conv: Convolution) -> bool:
-    return (conv.scaling.low, conv.scaling.high) != (-128, 127)
+    return 0 if conv.channels % 2 or conv.limits else 2
 
 
 def _block_params(conv: Convolution, scale: Scaling) -> dict[str, object]:
     odd = conv.channels % 2 == 1
-    return {"exact": scale.exact and odd, "odd": odd, "clamped": _clamped(conv)}
+    return {"exact": scale.exact and odd, "odd": odd, "clamped": bool(conv.limits)}
 
 
 def _form(scale: Scaling) -> str:
     return "_exact" if scale.exact else ""
-
-
-def _limits(conv: Convolution) -> tuple[int, ...]:
-    return (conv.scaling.low, conv.scaling.high) if _clamped(conv) else ()
 
 
 def _block_helpers(conv: Convolution, scale: Scaling) -> tuple[str, ...]:
@@ -146,7 +138,7 @@ def _block_helpers(conv: Convolution, scale: Scaling) -> tuple[str, ...]:
         "dsp",
         "prepare_pixels",
         f"multiply_block{_form(scale)}",
-        *(("clamp_outputs",) if _clamped(conv) else ()),
+        *(("clamp_outputs",) if conv.limits else ()),
     )
 
 
@@ -209,7 +201,7 @@ def dense(conv: Convolution) -> Kernel | None:
             scale.rounding,
             Function(f"multiply_block{form}"),
             *((Function(f"multiply_one{form}"),) if params["ones"] else ()),
-            *_limits(conv),
+            *conv.limits,
         ),
         helpers=(
             *_block_helpers(conv, scale),
@@ -240,7 +232,7 @@ def dense_row(conv: Convolution) -> Kernel | None:
     per_channel = len(conv.scaling.multipliers) > 1
     params: dict[str, object] = {
         "exact": scale.exact,
-        "clamped": _clamped(conv),
+        "clamped": bool(conv.limits),
         "per_channel": per_channel,
         "ragged": ragged,
         "eights": eights,
@@ -282,19 +274,19 @@ def dense_row(conv: Convolution) -> Kernel | None:
             multiplier,
             shift,
             scale.rounding,
-            *_limits(conv),
+            *conv.limits,
         ),
         helpers=(
             "dsp",
             "scale_output_exact" if scale.exact else "scale_output",
             *(("multiply_eight",) if eights else ()),
-            *(("clamp_outputs",) if _clamped(conv) else ()),
+            *(("clamp_outputs",) if conv.limits else ()),
         ),
         overlap={0: overlap(*conv.rows, conv.window)},
         cycles=conv.pixels * (eight_cycles + left_cycles + finish) + 40,
         bound=conv.pixels
         * (whole // 8 * 33 * quads + (conv.channels - whole) * 9 * quads + 6 * conv.channels),
-        channels=block if conv.pixels == 1 and not _clamped(conv) else 0,
+        channels=block if conv.pixels == 1 and not conv.limits else 0,
         again=40,
     )
 
@@ -358,7 +350,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
             conv.zero_point,
             scale.rounding,
             Function(f"multiply_block{_form(scale)}"),
-            *_limits(conv),
+            *conv.limits,
         ),
         helpers=(*_block_helpers(conv, scale), *(() if dilated else ("copy_run",))),
         overlap={0: overlap(conv.image, conv.output, conv.window, 4, rereads=False)},

@@ -46,7 +46,7 @@ def quads(conv: Convolution) -> Kernel | None:
         return None
     short, args = form
     padded = conv.pads.any
-    limited = (conv.scaling.low, conv.scaling.high) != (-128, 127)
+    limited = bool(conv.limits)
     params = {
         "short": short,
         "padded": padded,
@@ -64,7 +64,7 @@ def quads(conv: Convolution) -> Kernel | None:
             whole_bytes(conv.taps.T.reshape(-1)),
             Const("shape", shape),
             *args,
-            *((conv.scaling.low, conv.scaling.high) if limited else ()),
+            *conv.limits,
             *((conv.zero_point,) if padded else ()),
         ),
         helpers=(
@@ -100,7 +100,7 @@ def line(conv: Convolution) -> Kernel | None:
     if form is None or max(shape) > INT16_MAX or length > SCRATCH:
         return None
     short, args = form
-    limited = (conv.scaling.low, conv.scaling.high) != (-128, 127)
+    limited = bool(conv.limits)
     outputs = -(-columns // 4) * 4
     words = (taps + 1) // 2
     cycles = 15 * outputs // 4 * words + 25 * columns + 4 * width + 15 * words + 60
@@ -115,7 +115,7 @@ def line(conv: Convolution) -> Kernel | None:
             whole_bytes(np.append(conv.taps.reshape(-1), np.int8(0))),
             Const("shape", np.array(shape, dtype=np.int16)),
             *args,
-            *((conv.scaling.low, conv.scaling.high) if limited else ()),
+            *conv.limits,
         ),
         helpers=(
             "dsp",

@@ -38,7 +38,7 @@ def dense(conv: Convolution) -> Kernel | None:
     scale = scaling(conv, None)
     if scale is None:
         return None
-    clamped = (conv.scaling.low, conv.scaling.high) != (-128, 127)
+    clamped = bool(conv.limits)
     start = wrap32(SCALE * conv.folded_bias + scale.offset).astype(np.int32)
     exact = "_exact" if scale.exact else ""
     quads, fours = conv.depth // 4, -(-conv.channels // 4)
@@ -57,7 +57,7 @@ def dense(conv: Convolution) -> Kernel | None:
             Const("multiplier", scale.multiplier.astype(np.int32)),
             Const("shift", scale.shift.astype(np.int8)) if scale.exact else int(scale.shift[0]),
             scale.rounding,
-            *((conv.scaling.low, conv.scaling.high) if clamped else ()),
+            *conv.limits,
         ),
         helpers=(
             "dsp",

@@ -81,8 +81,7 @@ def _rows(conv: Convolution, form: Form) -> Kernel | None:
     if made is None or scale is None:
         return None
     exact = "_exact" if scale.exact else ""
-    clamped = (conv.scaling.low, conv.scaling.high) != (-128, 127)
-    limits = (conv.scaling.low, conv.scaling.high) if clamped else ()
+    clamped = bool(conv.limits)
     function = f"sparse_row{form.suffix}{exact}"
     eights, ones = int((made.counts // 4).sum()), int((made.counts % 4).sum())
     bound, cycles = 29 * eights + 8 * ones, 39 * eights + 10 * ones
@@ -101,7 +100,7 @@ def _rows(conv: Convolution, form: Form) -> Kernel | None:
             Const("weights", made.stream(conv, scale, counted=False)),
             Const("counts", made.counts.astype(np.int16)),
             scale.rounding,
-            *limits,
+            *conv.limits,
         ),
         helpers=(
             "dsp",
