@@ -119,6 +119,7 @@ def line(conv: Convolution) -> Kernel | None:
         ),
         helpers=(
             "dsp",
+            "dsp_fill",
             "dsp_channels",
             "dsp_line",
             "dsp_rescale" if short else "dsp_requantize",
@@ -282,7 +283,7 @@ def planes(conv: Convolution, least: int = 0, spare: int = 0) -> Kernel | None:
             Const("scaling", np.stack([starts, multipliers], axis=1).reshape(-1)),
             Const("shape", np.array(shape, dtype=np.int16)),
         ),
-        helpers=("dsp", "dsp_channels", "dsp_halves", "dsp_planes"),
+        helpers=("dsp", "dsp_fill", "dsp_channels", "dsp_halves", "dsp_planes"),
         in_place=(0,) if _in_place(conv, layout) else (),
         cycles=conv.output[0] * (layout.filling * conv.depth + layout.cycles * conv.channels),
         bound=conv.output[0] * conv.channels * layout.products,

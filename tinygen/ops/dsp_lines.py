@@ -101,7 +101,7 @@ def conv2d(conv: Convolution) -> Kernel | None:
             *((Const("shift", scale.shift.astype(np.int8)),) if scale.exact else ()),
             scale.rounding,
         ),
-        helpers=("dsp", "dsp_widen"),
+        helpers=("dsp", "dsp_fill", "dsp_widen"),
         overlap={0: overlap(conv.image, conv.output, conv.window, columns)},
         cycles=conv.output[0] * rows * row_cycles(conv, loads, lines.step, scale.exact)
         + 18 * kernel_rows * lines.words * pairs,

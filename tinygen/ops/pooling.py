@@ -111,42 +111,35 @@ def kernel(graph: Graph, node: Node, name: str, template: str, helpers: tuple[st
 
     The cycles are those of a Cortex-M4.
     """
-    batch, height, width, depth = graph.required(node, 0).shape
-    dtype = graph.required(node, 0).dtype
+    source, output = graph.required(node, 0), graph.output(node)
+    batch, height, width, depth = source.shape
     window = window_of(node)
     rows, columns = window.output(height, width)
     pads = window.resolve(height, width)
     size, stride = window.kernel, window.stride
     if not pads.any and size[1] == width:  # the rows under a window follow each other in memory
         size, stride, width = (size[0] * width, 1), (stride[0] * width, 1), 1
-        height *= graph.required(node, 0).shape[2]
+        height *= source.shape[2]
     taps = size[0] * size[1]
     unrolled = not pads.any and taps <= UNROLLED
     params = {
         "batch": batch, "height": height, "width": width, "depth": depth,
         "rows": rows, "columns": columns, "kernel": size, "stride": stride,
         "top": pads.top, "left": pads.left, "padded": pads.any, "taps": taps,
-        "element": f"{dtype}_t",
+        "element": f"{source.dtype}_t",
         "unrolled": unrolled,
     }  # fmt: skip
-    int8 = dtype == "int8"
-    outputs = batch * rows * columns * depth
-    shape = "x".join(map(str, (*graph.required(node, 0).shape[1:], "to", rows, columns)))
-    name += "16" if dtype == "int16" else ""
+    shape = "x".join(map(str, (*source.shape[1:], "to", rows, columns)))
+    name += "16" if source.dtype == "int16" else ""
     return Kernel(
         name=f"{name}_{window.kernel[0]}x{window.kernel[1]}_{shape.replace('xtox', '_to_')}",
         template=template,
         params=params,
         args=(Input(0), Output(0), *activation_limits(graph, node, node.attrs.activation)),
         helpers=helpers,
-        overlap=over(graph, node) if int8 else {},
-        cycles=outputs * (9 + 3 * taps if unrolled else 16 + 7 * taps),
+        overlap={0: overlap(source.shape, output.shape, window)} if source.dtype == "int8" else {},
+        cycles=output.elements * (9 + 3 * taps if unrolled else 16 + 7 * taps),
     )
-
-
-def over(graph: Graph, node: Node) -> dict[int, int]:
-    """Where the output may lie over the input when windows are read pixel by pixel, int8."""
-    return {0: overlap(graph.required(node, 0).shape, graph.output(node).shape, window_of(node))}
 
 
 def same_quantization(graph: Graph, node: Node) -> bool:
