@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from graphs import random_inputs
 from host_c import WARNINGS
 
-from tinygen import emit, plan, project, resources
+from tinygen import emit, plan, project, reference, resources
 from tinygen.boards import Board
 from tinygen.graph import Graph
 from tinygen.simulate import qemu
@@ -76,6 +77,20 @@ def run(
     finished = qemu.run(board, elf, timeout=SECONDS)
     assert finished.status == 0, finished
     return _outputs([made.graph for made in plans], finished.output)
+
+
+def check(
+    board: Board,
+    models: Sequence[Graph | plan.Plan],
+    folder: Path,
+    optimize: Sequence[str] = ("-O2",),
+) -> None:
+    """Every model's first output is the reference's on the core of ``board``, for random inputs."""
+    graphs = [model.graph if isinstance(model, plan.Plan) else model for model in models]
+    inputs = [random_inputs(graph, i) for i, graph in enumerate(graphs)]
+    found = run(board, models, inputs, folder, optimize)
+    for i, (graph, given, outputs) in enumerate(zip(graphs, inputs, found, strict=True)):
+        assert np.array_equal(outputs[0], reference.run(graph, given)[0]), (i, graph)
 
 
 def build(

@@ -73,3 +73,17 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[Array]:
     random = np.random.default_rng(seed)
     shapes = [graph.at(i).shape for i in graph.inputs]
     return [random.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
+
+
+def corner_inputs(graph: Graph) -> list[list[Array]]:
+    """Random inputs, and the least and greatest there are."""
+    shape = graph.at(graph.inputs[0]).shape
+    ends = [[np.full(shape, value, dtype=np.int8)] for value in (-128, 127)]
+    return [random_inputs(graph, seed) for seed in range(3)] + ends
+
+
+def rectified(graph: Graph) -> Graph:
+    """``graph`` with the output's zero point at the lower limit, as behind a rectifier: most such
+    layers have the short requantization."""
+    index = graph.outputs[0]
+    return graph.with_tensor(index, quant=Quant((graph.at(index).scale,), (-128,)))

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from graphs import corner_inputs
 
-from tinygen import emit, plan, resources
+from tinygen import emit, plan, reference, resources
 from tinygen.graph import Array, Graph
 
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
@@ -129,3 +130,15 @@ class HostModels:
         data = self._process.stdout.read(size)
         assert len(data) == size, f"the program ended with {self._process.wait()}"
         return data
+
+
+def check(
+    models: Mapping[str, Graph | plan.Plan], folder: Path, features: frozenset[str] = frozenset()
+) -> None:
+    """Every model's first output is the reference's, for random inputs and those at the limits."""
+    with HostModels(models, folder, features=features) as host:
+        for name, model in models.items():
+            graph = model.graph if isinstance(model, plan.Plan) else model
+            for inputs in corner_inputs(graph):
+                want = reference.run(graph, inputs)[0]
+                assert np.array_equal(host.run(name, inputs)[0][0], want), (name, graph)

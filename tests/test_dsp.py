@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import emulated_c
+import host_c
 import numpy as np
 import pytest
 import shared_models
 import test_streams
-from graphs import convolution, dense_chain, random_inputs
+from graphs import convolution, dense_chain, rectified
 from host_c import HostModels
 
-from tinygen import bench, boards, importers, passes, plan, reference
-from tinygen.graph import Graph, Quant
+from tinygen import bench, boards, importers, passes, plan
+from tinygen.graph import Graph
 from tinygen.ops import conv2d
 from tinygen.ops.common import Pads
 from tinygen.ops.dsp import FEATURES as DSP
@@ -63,13 +64,6 @@ def networks() -> dict[str, Graph]:
     return made | {f"{name}r": rectified(graph) for name, graph in made.items()}
 
 
-def rectified(graph: Graph) -> Graph:
-    """``graph`` with the output's zero point at the lower limit, as behind a rectifier: most such
-    layers have the short requantization."""
-    index = graph.outputs[0]
-    return graph.with_tensor(index, quant=Quant((graph.at(index).scale,), (-128,)))
-
-
 @pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.wide)])
 def test_all_remainders(half: int, tmp_path: Path) -> None:
     graphs = dict(list(networks().items())[half::2])
@@ -77,22 +71,12 @@ def test_all_remainders(half: int, tmp_path: Path) -> None:
     assert used.count("dsp") > 40
     names = {step.kernel.name for graph in graphs.values() for step in plan.make(graph, DSP).steps}
     assert {name for name in names if "exact" in name} != names
-    with HostModels(graphs, tmp_path, features=DSP) as host:
-        for name, graph in graphs.items():
-            given = [random_inputs(graph, seed) for seed in range(3)]
-            shape = graph.at(graph.inputs[0]).shape
-            given += [[np.full(shape, v, dtype=np.int8)] for v in (-128, 127)]
-            for inputs in given:
-                want = reference.run(graph, inputs)[0]
-                assert np.array_equal(host.run(name, inputs)[0][0], want), name
+    host_c.check(graphs, tmp_path, DSP)
 
 
 def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
     graphs = [graph for i, graph in enumerate(networks().values()) if i % 3 == 0]
-    inputs = [random_inputs(graph, 7) for graph in graphs]
-    found = emulated_c.run(boards.load("qemu_m4"), graphs, inputs, tmp_path)
-    for graph, given, outputs in zip(graphs, inputs, found, strict=True):
-        assert np.array_equal(outputs[0], reference.run(graph, given)[0])
+    emulated_c.check(boards.load("qemu_m4"), graphs, tmp_path)
 
 
 @pytest.mark.parametrize("run", [1, 3, 4, 6, 9, 11, 16, 23, 60])

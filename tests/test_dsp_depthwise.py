@@ -6,12 +6,12 @@ import itertools
 from pathlib import Path
 
 import emulated_c
+import host_c
 import numpy as np
 import pytest
-from graphs import HASH, activation, constant, random_inputs
-from host_c import HostModels
+from graphs import HASH, activation, constant
 
-from tinygen import boards, plan, reference
+from tinygen import boards, plan
 from tinygen.graph import Graph, Node
 from tinygen.ops import conv2d, depthwise_conv2d, dsp_depthwise
 from tinygen.ops.common import Pads
@@ -106,23 +106,12 @@ def networks() -> dict[str, Graph]:
     return made
 
 
-def check(graphs: dict[str, Graph], folder: Path) -> None:
-    with HostModels(graphs, folder, features=DSP) as host:
-        for name, graph in graphs.items():
-            shape = graph.at(graph.inputs[0]).shape
-            given = [random_inputs(graph, seed) for seed in range(2)]
-            given += [[np.full(shape, value, dtype=np.int8)] for value in (-128, 127)]
-            for inputs in given:
-                want = reference.run(graph, inputs)[0]
-                assert np.array_equal(host.run(name, inputs)[0][0], want), (name, graph)
-
-
 @pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.wide)])
 def test_all_shapes(half: int, tmp_path: Path) -> None:
     graphs = dict(list(networks().items())[half::2])
     used = [step.variant for g in graphs.values() for step in plan.make(g, DSP).steps]
     assert used.count("dsp") > 30
-    check(graphs, tmp_path)
+    host_c.check(graphs, tmp_path, DSP)
 
 
 @pytest.mark.parametrize("limits", ["RELU6", "RELU_N1_TO_1"])
@@ -134,7 +123,7 @@ def test_limits_within_int8(limits: str, tmp_path: Path) -> None:
         "limited", graph.tensors, (Node(node.op, node.inputs, node.outputs, attrs, 0),), (0,), (3,),
         "l.tflite", HASH,
     )  # fmt: skip
-    check({"limited": limited}, tmp_path)
+    host_c.check({"limited": limited}, tmp_path, DSP)
 
 
 @pytest.mark.parametrize("optimize", [("-O2",), ("-Os", "-fno-omit-frame-pointer")], ids="".join)
@@ -145,10 +134,7 @@ def test_assembly_on_an_emulated_core(optimize: tuple[str, ...], tmp_path: Path)
     large = [g for g in graphs if g.at(0).elements > 3000]
     graphs = [g for g in graphs if g.at(0).elements <= 3000][::2] + large
     assert len(large) >= 4 and len(graphs) > 30
-    given = [random_inputs(graph, 7) for graph in graphs]
-    found = emulated_c.run(boards.load("qemu_m4"), graphs, given, tmp_path, optimize)
-    for graph, inputs, outputs in zip(graphs, given, found, strict=True):
-        assert np.array_equal(outputs[0], reference.run(graph, inputs)[0]), graph
+    emulated_c.check(boards.load("qemu_m4"), graphs, tmp_path, optimize)
 
 
 def chosen(graph: Graph) -> str:
@@ -188,7 +174,7 @@ def test_outputs_take_their_inputs_memory(stride: tuple[int, int], tmp_path: Pat
         assert step.kernel.in_place == (0,)
         assert made.offsets[graph.inputs[0]] == made.offsets[graph.outputs[0]]
         assert made.arena_bytes < graph.at(graph.inputs[0]).bytes + step.kernel.scratch + 16
-    check(graphs, tmp_path)
+    host_c.check(graphs, tmp_path, DSP)
 
 
 def test_larger_outputs_do_not_take_their_inputs_memory() -> None:

@@ -7,26 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import emulated_c
-import numpy as np
+import host_c
 import pytest
 import test_streams
-from graphs import HASH, activation, convolution, random_inputs
+from graphs import HASH, activation, convolution, rectified
 from host_c import HostModels
 
-from tinygen import boards, plan, reference
-from tinygen.graph import Graph, Node, Quant
+from tinygen import boards, plan
+from tinygen.graph import Graph, Node
 from tinygen.ops import conv2d, dsp_lines, pooling
 from tinygen.ops.common import Pads, Window
 from tinygen.ops.dsp import FEATURES as DSP
 
 VALID = conv2d.Attrs(padding="VALID")
 Attrs = conv2d.Attrs
-
-
-def rectified(graph: Graph) -> Graph:
-    """``graph`` with the output's zero point at the lower limit: the short requantization."""
-    index = graph.outputs[0]
-    return graph.with_tensor(index, quant=Quant((graph.at(index).scale,), (-128,)))
 
 
 def in_batches(graph: Graph, batch: int) -> Graph:
@@ -97,17 +91,6 @@ def kernels(graphs: dict[str, Graph]) -> set[str]:
     return {step.kernel.name for graph in graphs.values() for step in plan.make(graph, DSP).steps}
 
 
-def check(graphs: dict[str, Graph], folder: Path) -> None:
-    with HostModels(graphs, folder, features=DSP) as host:
-        for name, graph in graphs.items():
-            shape = graph.at(graph.inputs[0]).shape
-            given = [random_inputs(graph, seed) for seed in range(2)]
-            given += [[np.full(shape, value, dtype=np.int8)] for value in (-128, 127)]
-            for inputs in given:
-                want = reference.run(graph, inputs)[0]
-                assert np.array_equal(host.run(name, inputs)[0][0], want), name
-
-
 @pytest.fixture
 def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines, wherever they can be had."""
@@ -119,22 +102,19 @@ def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_convolutions_on_the_host(half: int, tmp_path: Path) -> None:
     graphs = dict(list(convolutions().items())[half::2])
     assert kernels(graphs) == {"conv2d_lines_dsp", "conv2d_lines_dsp_exact"}
-    check(graphs, tmp_path)
+    host_c.check(graphs, tmp_path, DSP)
 
 
 def test_pools_on_the_host(tmp_path: Path) -> None:
     graphs = pools()
     assert all(name.endswith("_dsp") for name in kernels(graphs))
-    check(graphs, tmp_path)
+    host_c.check(graphs, tmp_path, DSP)
 
 
 @pytest.mark.usefixtures("preferred")
 def test_assembly_on_an_emulated_core(tmp_path: Path) -> None:
     chosen = [*list(convolutions().values())[::3], *list(pools().values())[::3]]
-    inputs = [random_inputs(graph, 7) for graph in chosen]
-    found = emulated_c.run(boards.load("qemu_m4"), chosen, inputs, tmp_path)
-    for graph, given, outputs in zip(chosen, inputs, found, strict=True):
-        assert np.array_equal(outputs[0], reference.run(graph, given)[0])
+    emulated_c.check(boards.load("qemu_m4"), chosen, tmp_path)
 
 
 @pytest.mark.usefixtures("preferred")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import emulated_c
+import host_c
 import numpy as np
 import pytest
-from graphs import dense_chain, random_inputs
-from host_c import HostModels
+from graphs import dense_chain, rectified
 
-from tinygen import boards, plan, reference, selection
+from tinygen import boards, plan, selection
 from tinygen.graph import Array, Graph, Quant
 from tinygen.ops import dsp_int4, fully_connected, int4
 from tinygen.ops.dsp import FEATURES as DSP
@@ -42,10 +42,6 @@ def four_bits(depth: int, channels: int, seed: int = 0) -> Graph:
 def scaled(graph: Graph) -> Graph:
     """``graph`` with an output scale that suits weights of four bits."""
     return graph.with_tensor(2, quant=Quant((0.0207,), (5,)))
-
-
-def rectified(graph: Graph) -> Graph:
-    return graph.with_tensor(2, quant=Quant((graph.at(2).scale,), (-128,)))
 
 
 def clamped(graph: Graph) -> Graph:
@@ -85,24 +81,14 @@ NAMES = {
 def test_every_number_of_channels(features: frozenset[str], tmp_path: Path) -> None:
     graphs = networks()
     assert {chosen(graph, features) for graph in graphs.values()} >= NAMES[features]
-    with HostModels(graphs, tmp_path, features=features) as host:
-        for name, graph in graphs.items():
-            shape = graph.at(graph.inputs[0]).shape
-            given = [random_inputs(graph, seed) for seed in range(3)]
-            given += [[np.full(shape, value, dtype=np.int8)] for value in (-128, 127)]
-            for inputs in given:
-                want = reference.run(graph, inputs)[0]
-                assert np.array_equal(host.run(name, inputs)[0][0], want), name
+    host_c.check(graphs, tmp_path, features)
 
 
 @pytest.mark.usefixtures("preferred")
 @pytest.mark.parametrize("board", ["qemu_m4", "qemu_m0", "qemu_rv32", "qemu_xtensa"])
 def test_emulated_cores(board: str, tmp_path: Path) -> None:
     graphs = list(networks().values())[:: 2 if board == "qemu_m4" else 6]
-    inputs = [random_inputs(graph, 7) for graph in graphs]
-    found = emulated_c.run(boards.load(board), graphs, inputs, tmp_path)
-    for graph, given, outputs in zip(graphs, inputs, found, strict=True):
-        assert np.array_equal(outputs[0], reference.run(graph, given)[0])
+    emulated_c.check(boards.load(board), graphs, tmp_path)
 
 
 def test_half_the_flash_for_a_tenth_of_cycles() -> None:

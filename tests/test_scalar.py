@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import emulated_c
+import host_c
 import numpy as np
 import pytest
-from graphs import activation, constant, convolution, random_inputs
-from host_c import HostModels
+from graphs import activation, constant, convolution
 
-from tinygen import boards, plan, reference
+from tinygen import boards, plan
 from tinygen.graph import Graph, Node
 from tinygen.ops import BY_NAME, conv2d, depthwise_conv2d, scalar
 from tinygen.ops.base import Kernel, Variant
@@ -122,12 +122,6 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(BY_NAME, name, replace(op, variants=chosen))
 
 
-def inputs_of(graph: Graph) -> list[list[np.ndarray[tuple[int, ...], np.dtype[np.int8]]]]:
-    shape = graph.at(graph.inputs[0]).shape
-    ends = [[np.full(shape, v, dtype=np.int8)] for v in (-128, 127)]
-    return [random_inputs(graph, seed) for seed in range(3)] + ends
-
-
 @pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize(
     "isa",
@@ -140,21 +134,14 @@ def test_all_remainders(isa: scalar.Isa, tmp_path: Path) -> None:
     graphs = networks()
     used = [variant for graph in graphs.values() for variant in variants(graph, isa)]
     assert used == [isa.name] * len(graphs)
-    with HostModels(graphs, tmp_path, features=isa.features) as host:
-        for name, graph in graphs.items():
-            for inputs in inputs_of(graph):
-                want = reference.run(graph, inputs)[0]
-                assert np.array_equal(host.run(name, inputs)[0][0], want), name
+    host_c.check(graphs, tmp_path, isa.features)
 
 
 @pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize("board", ["qemu_rv32", "qemu_m3", "qemu_m0", "qemu_xtensa"])
 def test_assembly_equals_its_twin(board: str, tmp_path: Path) -> None:
     graphs = [graph for i, graph in enumerate(networks().values()) if i % 3 == 0]
-    inputs = [random_inputs(graph, i) for i, graph in enumerate(graphs)]
-    found = emulated_c.run(boards.load(board), graphs, inputs, tmp_path)
-    for graph, given, outputs in zip(graphs, inputs, found, strict=True):
-        assert np.array_equal(outputs[0], reference.run(graph, given)[0])
+    emulated_c.check(boards.load(board), graphs, tmp_path)
 
 
 @pytest.mark.parametrize("zero_point", [-128, -9])

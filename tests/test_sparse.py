@@ -10,16 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import emulated_c
+import host_c
 import numpy as np
 import pytest
-from graphs import convolution, dense_chain, random_inputs
+from graphs import convolution, dense_chain
 from host_c import HostModels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygen import bench, boards, plan, reference
 from tinygen.compile import Compiled
-from tinygen.graph import Array, Graph, Quant
+from tinygen.graph import Graph, Quant
 from tinygen.ops import BY_NAME, conv2d, sparse
 from tinygen.ops.base import Kernel, Variant
 from tinygen.ops.common import Pads
@@ -149,12 +150,6 @@ def plans(graphs: dict[str, Graph], features: frozenset[str]) -> dict[str, plan.
     return made
 
 
-def inputs_of(graph: Graph) -> list[list[Array]]:
-    shape = graph.at(graph.inputs[0]).shape
-    ends = [[np.full(shape, v, dtype=np.int8)] for v in (-128, 127)]
-    return [random_inputs(graph, seed) for seed in range(3)] + ends
-
-
 def test_networks_reach_every_kernel() -> None:
     names = {
         kernel.name
@@ -210,11 +205,7 @@ def test_networks_reach_every_kernel() -> None:
 def test_on_the_host(board: str, tmp_path: Path) -> None:
     made = plans(networks(), boards.load(board).features)
     assert len(made) > 20
-    with HostModels(made, tmp_path) as host:
-        for name, planned in made.items():
-            for inputs in inputs_of(planned.graph):
-                want = reference.run(planned.graph, inputs)[0]
-                assert np.array_equal(host.run(name, inputs)[0][0], want), name
+    host_c.check(made, tmp_path)
 
 
 @pytest.mark.parametrize("board", CORES)
@@ -222,11 +213,7 @@ def test_on_an_emulated_core(board: str, tmp_path: Path) -> None:
     core = boards.load(board)
     made = plans(networks(), core.features)
     chosen = [planned for i, planned in enumerate(made.values()) if i % 2 == 0]
-    inputs = [random_inputs(planned.graph, i) for i, planned in enumerate(chosen)]
-    found = emulated_c.run(core, chosen, inputs, tmp_path)
-    for planned, given_, outputs in zip(chosen, inputs, found, strict=True):
-        want = reference.run(planned.graph, given_)[0]
-        assert np.array_equal(outputs[0], want), planned.steps[0].kernel.name
+    emulated_c.check(core, chosen, tmp_path)
 
 
 @settings(deadline=None)
