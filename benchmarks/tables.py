@@ -55,8 +55,6 @@ def write(document: Mapping[str, Any]) -> None:
 
 def readme(page: str, document: Mapping[str, Any]) -> str:
     """``page`` with the table between :data:`BEGIN` and :data:`END` made anew."""
-    head, _, rest = page.partition(BEGIN)
-    tail = rest.partition(END)[2]
     rows = []
     for model, cores in sorted(document["results"].items()):
         ours, quoted = cores.get(MAIN, {}).get("tinygen", {}), published.TFLM.get(model)
@@ -70,8 +68,13 @@ def readme(page: str, document: Mapping[str, Any]) -> str:
     columns = ["model"]
     for title in ("instructions", "flash, bytes", "RAM, bytes"):
         columns += [title, "CMSIS-NN", "TFLM + CMSIS-NN*"]
-    table = _table([*columns, "cycles (estimate)"], rows)
-    return f"{head}{BEGIN}\n{table}{END}{tail}"
+    return between(page, BEGIN, table([*columns, "cycles (estimate)"], rows), END)
+
+
+def between(page: str, begin: str, text: str, end: str) -> str:
+    """``page`` with ``text``, whole lines, between the lines ``begin`` and ``end``."""
+    head, _, rest = page.partition(begin)
+    return f"{head}{begin}\n{text}{end}{rest.partition(end)[2]}"
 
 
 def _short_cycles(row: results.Row) -> str:
@@ -132,7 +135,7 @@ def _comparison(found: results.Results) -> str:
             *("model", "TinyGen", beside, *(f"`{peer}`" for peer in PEERS)),
             *("CMSIS-NN by hand*", "TFLM + CMSIS-NN*", "TFLM*"),
         ]
-        parts += [f"### {title}\n", _table(columns, rows)]
+        parts += [f"### {title}\n", table(columns, rows)]
     return "\n".join(parts)
 
 
@@ -149,7 +152,7 @@ def _modes(found: results.Results) -> str:
     for key in ("instructions", "RAM", "flash"):
         columns += [f"{key}: speed", "balanced", "ram", "size"]
     head = "### `--optimize speed`, `balanced` (the default), `ram` and `size`\n"
-    return f"{head}\n{_table(columns, rows)}"
+    return f"{head}\n{table(columns, rows)}"
 
 
 def _core(found: results.Results, board: str) -> str:
@@ -178,7 +181,7 @@ def _core(found: results.Results, board: str) -> str:
         *(["TFLM + CMSIS-NN*, instructions"] if quoted else []),
     ]
     note = f"\n\\* measured once on {published.DATE}, not measured again.\n" if quoted else ""
-    return _table(columns, rows) + note
+    return table(columns, rows) + note
 
 
 def _three(row: results.Row) -> str:
@@ -217,7 +220,9 @@ def _number(value: float | None) -> str:
     return f"{value / 1e6:g} M" if isinstance(value, float) else f"{value:,}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lines of Markdown, all columns but the first set to the right."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 

@@ -13,17 +13,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
-from examples import common
+from benchmarks import results, tables
+from examples import common, compress
 from tinygen import bench, boards, datasets
 from tinygen.compile import compile_model
 
 FILE = Path(__file__).with_name("figures.json")
 BOARD = "qemu_m4"
 WEIGHED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-README = common.HERE.parent / "README.md"
 BEGIN = "<!-- compressed: made by python -m examples.figures -->"
 END = "<!-- /compressed -->"
+COLUMNS = (
+    "network", "accuracy", "weights, bytes", "with code, bytes", "RAM, bytes", "instructions",
+)  # fmt: skip
 HOLDING = ("weights", "codebook", "counts")
 """Roles of constants in which weights lie."""
 
@@ -70,28 +72,27 @@ def worth(name: str, path: Path) -> dict[str, Any]:
 
 def readme(page: str, document: dict[str, Any]) -> str:
     """``page`` with the table between :data:`BEGIN` and :data:`END` made anew."""
-    head, _, rest = page.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    lines = [
-        "| network | accuracy | weights, bytes | with code, bytes | RAM, bytes | instructions |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for name in common.NAMES:
         files = document["results"][name]
         plain = files[f"{name}_int8"]
-        for file in (f"{name}_{word}" for word in ("int8", "small", "fast")):
+        for file in (f"{name}_{word}" for word in ("int8", *compress.OWN)):
             if file in files:
-                lines.append(_row(file, files[file], plain))
-    return f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}"
+                rows.append(_row(file, files[file], plain))
+    return tables.between(page, BEGIN, tables.table(COLUMNS, rows), END)
 
 
-def _row(file: str, found: dict[str, Any], plain: dict[str, Any]) -> str:
+def _row(file: str, found: dict[str, Any], plain: dict[str, Any]) -> list[str]:
     cells = [f"`{file}`", f"{found['accuracy']:.2%}"]
     for key in ("weights", "library", "ram", "instructions"):
-        ratio = plain["elements" if key == "weights" else key] / found[key]
-        times = "" if found is plain or 0.95 < ratio < 1.05 else f" ({ratio:.1f}x)"
-        cells.append(f"{found[key]:,}{times}")
-    return f"| {' | '.join(cells)} |"
+        before = plain["elements" if key == "weights" else key]
+        cells.append(f"{found[key]:,}{'' if found is plain else times(before / found[key])}")
+    return cells
+
+
+def times(ratio: float) -> str:
+    """How many times less something is, nothing where it is about as much."""
+    return "" if 0.95 < ratio < 1.05 else f" ({ratio:.1f}x)"
 
 
 def main() -> None:
@@ -103,7 +104,8 @@ def main() -> None:
     }
     document = {"tools": results.tools(), "results": found}
     FILE.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    README.write_text(readme(README.read_text("utf-8"), document), encoding="utf-8")
+    page = readme(tables.README.read_text("utf-8"), document)
+    tables.README.write_text(page, encoding="utf-8")
     for by_file in found.values():
         for file, row in by_file.items():
             print(file, ", ".join(f"{key} {value:,}" for key, value in row.items()))

@@ -72,16 +72,12 @@ def row(label: str, found: dict[str, Any], plain: dict[str, Any]) -> str:
         f"{found['accuracy']:.2%}",
         lost if points >= -MOST_LOST - 1e-9 else f"({lost})",
     ]
-    cells.append(f"{found['weights']:,}{_ratio(plain['elements'] / found['weights'])}")
+    cells.append(f"{found['weights']:,}{figures.times(plain['elements'] / found['weights'])}")
     for column in ("constants", "library", "ram"):
-        cells.append(f"{found[column]:,}{_ratio(plain[column] / found[column])}")
+        cells.append(f"{found[column]:,}{figures.times(plain[column] / found[column])}")
     share = found["instructions"] / plain["instructions"]
     cells.append(f"{found['instructions']:,}{'' if found is plain else f' ({share:.2f})'}")
     return f"| {' | '.join(cells)} |"
-
-
-def _ratio(ratio: float) -> str:
-    return "" if 0.95 < ratio < 1.05 else f" ({ratio:.1f}x)"
 
 
 def section(name: str, known: dict[str, dict[str, Any]], plain: dict[str, Any]) -> Iterable[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import results
+from benchmarks import results, tables
 from examples import common, compress, distillation, figures, sparsity
 from tinygen import datasets, importers
 
@@ -112,6 +112,6 @@ def test_document_is_written_as_it_is_read() -> None:
 
 
 def test_readme_says_the_same() -> None:
-    page = figures.README.read_text(encoding="utf-8")
+    page = tables.README.read_text(encoding="utf-8")
     assert page == figures.readme(page, DOCUMENT)
     assert "`lenet_fast`" in page
